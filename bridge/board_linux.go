@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+
+package bridge
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"gopool/gopool"
+)
+
+// Board is what one Python process has of Go: the poller, and the register of processes.
+type Board struct {
+	Poller    *Poller
+	Processes *gopool.Processes
+	inbox     *inbox
+}
+
+// NewBoard starts the poller.
+func NewBoard() (*Board, error) {
+	poller, err := NewPoller()
+	if err != nil {
+		return nil, err
+	}
+	return &Board{Poller: poller, Processes: gopool.NewProcesses(), inbox: newInbox()}, nil
+}
+
+// PoolWires ties a pool to Python: outcomes through a ring, events through a second eventfd.
+type PoolWires struct {
+	Pool      *gopool.Pool
+	Outcomes  *Outcomes
+	Events    *Events
+	Functions Functions
+	ring      []byte
+}
+
+// OpenPool makes a pool whose outcomes go into the ring that lies in ringFD.
+func OpenPool(cfg gopool.Config, ringFD, ringSize, wakeFD, eventFD int) (*PoolWires, error) {
+	ring, err := MapShared(ringFD, ringSize)
+	if err != nil {
+		return nil, err
+	}
+	w := &PoolWires{Outcomes: NewOutcomes(ring, wakeFD), Events: NewEvents(eventFD), ring: ring}
+	w.Pool = gopool.NewPool(cfg, w)
+	return w, nil
+}
+
+// Deliver implements gopool.Sink.
+func (w *PoolWires) Deliver(o *gopool.Outcome) { w.Outcomes.Deliver(o) }
+
+// Drained implements gopool.Sink.
+func (w *PoolWires) Drained() { w.Outcomes.Drained() }
+
+// WorkerExited implements gopool.Sink.
+func (w *PoolWires) WorkerExited(id gopool.WorkerID) { w.Events.Add(int(id)) }
+
+// Ended implements gopool.Sink.
+func (w *PoolWires) Ended() { w.Events.End() }
+
+// Release unmaps the ring. Only after the last worker is gone and Python reads no more.
+func (w *PoolWires) Release() error { return UnmapShared(w.ring) }
+
+// Adopted is a process that the poller watches.
+type Adopted struct {
+	ID    gopool.ProcessID
+	board *Board
+	watch *Watch
+}
+
+// Adopt takes a started process into the register and waits for its end.
+func (b *Board) Adopt(pid, pidfd int) (*Adopted, error) {
+	a := &Adopted{ID: b.Processes.Adopt(pid), board: b}
+	ready := make(chan struct{}) // closed once a.watch is set; the end may come before
+	var err error
+	a.watch, err = b.Poller.Add(pidfd, func() {
+		<-ready
+		a.watch.Remove()
+		b.Processes.Exited(a.ID)
+	})
+	close(ready)
+	if err != nil {
+		return nil, fmt.Errorf("watching process %d: %w", pid, err)
+	}
+	return a, nil
+}
+
+// Reaped records the exit status and stops watching, after which Python may close the pidfd.
+func (a *Adopted) Reaped(exit gopool.ExitStatus) error {
+	a.watch.Remove()
+	return a.board.Processes.Reaped(a.ID, exit)
+}
+
+// MapShared maps a descriptor's memory, shared with whoever maps it as well.
+func MapShared(fd, size int) ([]byte, error) {
+	mem, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("bridge: mapping %d bytes: %w", size, err)
+	}
+	return mem, nil
+}
+
+// UnmapShared undoes MapShared; nobody may touch the memory any more.
+func UnmapShared(mem []byte) error {
+	if err := unix.Munmap(mem); err != nil {
+		return fmt.Errorf("bridge: unmapping: %w", err)
+	}
+	return nil
+}

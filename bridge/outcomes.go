@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT
+
+package bridge
+
+import (
+	"encoding/binary"
+	"sync"
+
+	"github.com/vmihailenco/msgpack/v5"
+	"golang.org/x/sys/unix"
+
+	"gopool/gopool"
+)
+
+// Outcomes carries settled tasks to Python: a ring in memory that both sides map, written here
+// and read by the pool's collector thread, which sleeps on an eventfd while it is empty.
+//
+// A record is a header (recordHeader bytes, little endian, PROTOCOL.md "Outcome records") and
+// the inline payload, padded to eight bytes. Records do not wrap: a header whose size is
+// padRecord fills the rest of the ring.
+type Outcomes struct {
+	mem  []byte
+	wake int // eventfd of the collector
+
+	mu       sync.Mutex // guards what follows; nothing else is locked while it is held
+	head     uint64     // bytes ever written
+	tail     uint64     // bytes ever read
+	overflow []record   // outcomes that did not fit, oldest first
+	waiting  int        // payload bytes in overflow
+	regions  int        // outcomes with a region that were not read
+	ends     []uint64   // where the records with a region end in the ring, oldest first
+	asleep   bool       // the collector found nothing and waits on the eventfd
+	drained  bool
+	resume   []func() // called when there is room again
+}
+
+type record struct {
+	header  [recordHeader]byte
+	payload []byte
+}
+
+const (
+	recordHeader = 56
+	padRecord    = 0xFFFFFFFF
+	// maxOverflow is how many bytes may wait beside the ring before workers are not read any
+	// more: as much as a pool's unsettled payload may hold.
+	maxOverflow = 64 << 20
+	// maxRegions is how many unread outcomes may keep a descriptor open: few, beside the usual
+	// limit of 1,024 in a process.
+	maxRegions = 64
+)
+
+// NewOutcomes lays the ring into mem, whose length is a multiple of eight.
+func NewOutcomes(mem []byte, wakeFD int) *Outcomes { return &Outcomes{mem: mem, wake: wakeFD} }
+
+// Deliver appends an outcome and wakes the collector if it sleeps.
+func (q *Outcomes) Deliver(o *gopool.Outcome) {
+	r := record{payload: o.Payload}
+	if o.Failure != nil {
+		r.payload = encodeFailure(o.Failure)
+	}
+	h := r.header[:]
+	binary.LittleEndian.PutUint32(h[0:], uint32(recordSize(len(r.payload))))
+	binary.LittleEndian.PutUint32(h[4:], uint32(len(r.payload)))
+	binary.LittleEndian.PutUint64(h[8:], o.Job)
+	binary.LittleEndian.PutUint64(h[16:], o.Index)
+	binary.LittleEndian.PutUint64(h[24:], o.Region.Size)
+	binary.LittleEndian.PutUint64(h[32:], uint64(int64(regionFD(o))))
+	binary.LittleEndian.PutUint64(h[40:], uint64(int64(o.TaskRegion)))
+	binary.LittleEndian.PutUint64(h[48:], uint64(o.Status))
+
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if r.hasRegion() {
+		q.regions++
+	}
+	if len(q.overflow) > 0 || !q.write(&r) {
+		r.payload = append([]byte(nil), r.payload...)
+		q.overflow = append(q.overflow, r)
+		q.waiting += len(r.payload)
+	}
+	q.rouse()
+}
+
+// regionFD is the descriptor of the outcome's region; the zero Region has none.
+func regionFD(o *gopool.Outcome) int {
+	if o.Region.Size == 0 {
+		return -1
+	}
+	return o.Region.FD
+}
+
+func (r *record) hasRegion() bool { return int64(binary.LittleEndian.Uint64(r.header[32:])) >= 0 }
+
+func recordSize(payload int) int { return (recordHeader + payload + 7) &^ 7 }
+
+// write puts a record into the ring, or returns false where it does not fit now. Between the
+// padding and the record the collector may read nothing, since mu is held.
+func (q *Outcomes) write(r *record) bool {
+	size := uint64(len(q.mem))
+	need := uint64(recordSize(len(r.payload)))
+	at := q.head % size
+	pad := uint64(0)
+	if size-at < need {
+		pad = size - at
+	}
+	if size-(q.head-q.tail) < need+pad {
+		return false
+	}
+	if pad > 0 {
+		binary.LittleEndian.PutUint32(q.mem[at:], uint32(pad))
+		binary.LittleEndian.PutUint32(q.mem[at+4:], padRecord)
+		q.head += pad
+		at = 0
+	}
+	copy(q.mem[at:], r.header[:])
+	copy(q.mem[at+recordHeader:], r.payload)
+	q.head += need
+	if r.hasRegion() {
+		q.ends = append(q.ends, q.head)
+	}
+	return true
+}
+
+// Take says how many bytes of the ring may be read from the collector's place on, up to the
+// ring's end. consumed is what it has read since the last call. 0: nothing, wait on the eventfd;
+// -1: nothing, and nothing will come.
+func (q *Outcomes) Take(consumed int) int {
+	q.mu.Lock()
+	q.consume(uint64(consumed))
+	var resume []func()
+	if !q.full() {
+		resume, q.resume = q.resume, nil
+	}
+	available := q.available()
+	q.asleep = available == 0
+	q.mu.Unlock()
+	for _, f := range resume {
+		f()
+	}
+	return available
+}
+
+// consume frees the bytes that were read and fills the ring from overflow. mu is held.
+func (q *Outcomes) consume(n uint64) {
+	q.tail += n
+	for len(q.ends) > 0 && q.ends[0] <= q.tail {
+		q.ends = q.ends[1:]
+		q.regions--
+	}
+	for len(q.overflow) > 0 && q.write(&q.overflow[0]) {
+		q.waiting -= len(q.overflow[0].payload)
+		q.overflow[0] = record{}
+		q.overflow = q.overflow[1:]
+	}
+}
+
+func (q *Outcomes) available() int {
+	size := uint64(len(q.mem))
+	switch n := min(q.head-q.tail, size-q.tail%size); {
+	case n > 0:
+		return int(n)
+	case q.drained:
+		return -1
+	}
+	return 0
+}
+
+// full says that the collector is so far behind that workers should wait. mu is held.
+func (q *Outcomes) full() bool { return q.waiting >= maxOverflow || q.regions >= maxRegions }
+
+// PauseIfFull calls pause, and later resume, where the collector is so far behind that no more
+// outcomes should be read from workers.
+func (q *Outcomes) PauseIfFull(pause, resume func()) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.full() {
+		return false
+	}
+	pause()
+	q.resume = append(q.resume, resume)
+	return true
+}
+
+// Drained makes Take return -1 once everything was read.
+func (q *Outcomes) Drained() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.drained = true
+	q.rouse()
+}
+
+// rouse wakes the collector. mu is held.
+func (q *Outcomes) rouse() {
+	if q.asleep {
+		q.asleep = false
+		signal(q.wake)
+	}
+}
+
+// signal adds one to an eventfd; a full counter wakes the reader as well.
+func signal(fd int) {
+	one := [8]byte{1}
+	_, _ = unix.Write(fd, one[:])
+}
+
+// encodeFailure writes a failure as the msgpack array [pid, exit code or nil, started,
+// milliseconds, text].
+func encodeFailure(f *gopool.Failure) []byte {
+	var code any
+	if f.Exit.Known {
+		code = f.Exit.Code
+	}
+	data, err := msgpack.Marshal([]any{f.PID, code, f.Started, f.RanFor.Milliseconds(), f.Text})
+	if err != nil {
+		panic("bug: a failure of plain values does not encode: " + err.Error())
+	}
+	return data
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT
+
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Handler is told that its descriptor is readable. It runs on the poller's goroutine, so it must
+// not block.
+type Handler func()
+
+// Poller waits for all descriptors of the process in one goroutine, asleep while nothing
+// happens. Level-triggered: a handler that leaves something unread is called again.
+//
+// Python owns every descriptor that is added; it removes one here before closing it.
+type Poller struct {
+	epoll int
+	wake  int // eventfd: ends the loop
+
+	mu       sync.Mutex // guards handlers; never held while a handler runs
+	handlers map[uint64]Handler
+	last     uint64
+	done     chan struct{} // closed by run
+}
+
+// Watch is one descriptor that the poller waits for.
+type Watch struct {
+	poller *Poller
+	fd     int
+	key    uint64
+}
+
+// NewPoller starts the goroutine. Close ends it.
+func NewPoller() (*Poller, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("bridge: epoll_create1: %w", err)
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("bridge: eventfd: %w", err), unix.Close(epoll))
+	}
+	p := &Poller{epoll: epoll, wake: wake, handlers: make(map[uint64]Handler),
+		done: make(chan struct{})}
+	if err := p.control(unix.EPOLL_CTL_ADD, wake, 0, unix.EPOLLIN); err != nil {
+		return nil, errors.Join(err, unix.Close(wake), unix.Close(epoll))
+	}
+	go p.run()
+	return p, nil
+}
+
+// FDs are the poller's own descriptors: a forked child, which has no use for them, closes them.
+func (p *Poller) FDs() (epoll, wake int) { return p.epoll, p.wake }
+
+// Add waits for fd to become readable or to hang up, until Remove.
+func (p *Poller) Add(fd int, h Handler) (*Watch, error) {
+	p.mu.Lock()
+	p.last++
+	w := &Watch{poller: p, fd: fd, key: p.last}
+	p.handlers[w.key] = h
+	p.mu.Unlock()
+	if err := p.control(unix.EPOLL_CTL_ADD, fd, w.key, unix.EPOLLIN); err != nil {
+		w.forget()
+		return nil, err
+	}
+	return w, nil
+}
+
+// Remove ends the waiting. A call of the handler that already began goes on.
+func (w *Watch) Remove() {
+	w.forget()
+	// It fails only where the descriptor was closed already, by a hostile user.
+	_ = w.poller.control(unix.EPOLL_CTL_DEL, w.fd, 0, 0)
+}
+
+// Pause stops the calls of the handler until Resume.
+func (w *Watch) Pause() { _ = w.poller.control(unix.EPOLL_CTL_MOD, w.fd, w.key, 0) }
+
+// Resume undoes Pause.
+func (w *Watch) Resume() { _ = w.poller.control(unix.EPOLL_CTL_MOD, w.fd, w.key, unix.EPOLLIN) }
+
+// forget makes the key unknown: an event that the kernel reported just before finds no handler,
+// even if the descriptor's number is in use again.
+func (w *Watch) forget() {
+	w.poller.mu.Lock()
+	delete(w.poller.handlers, w.key)
+	w.poller.mu.Unlock()
+}
+
+// Close ends the goroutine and waits for it. Not to be called from a handler.
+func (p *Poller) Close() error {
+	if _, err := unix.Write(p.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
+		return fmt.Errorf("bridge: waking the poller: %w", err)
+	}
+	<-p.done
+	return errors.Join(unix.Close(p.wake), unix.Close(p.epoll))
+}
+
+func (p *Poller) control(op, fd int, key uint64, events uint32) error {
+	ev := unix.EpollEvent{Events: events, Fd: int32(uint32(key)), Pad: int32(uint32(key >> 32))}
+	if err := unix.EpollCtl(p.epoll, op, fd, &ev); err != nil {
+		return fmt.Errorf("bridge: epoll_ctl of descriptor %d: %w", fd, err)
+	}
+	return nil
+}
+
+// eventsPerWait is how many events one epoll_wait may report (arbitrary: more than most pools
+// have workers).
+const eventsPerWait = 128
+
+func (p *Poller) run() {
+	defer close(p.done)
+	events := make([]unix.EpollEvent, eventsPerWait)
+	for {
+		n, err := unix.EpollWait(p.epoll, events, -1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			panic(fmt.Sprintf("bug: epoll_wait of the poller's own descriptor: %v", err))
+		}
+		for i := range max(n, 0) {
+			key := uint64(uint32(events[i].Fd)) | uint64(uint32(events[i].Pad))<<32
+			if key == 0 {
+				return
+			}
+			if h := p.handler(key); h != nil {
+				h()
+			}
+		}
+	}
+}
+
+func (p *Poller) handler(key uint64) Handler {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.handlers[key]
+}

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: MIT
+
+package gopool
+
+import (
+	"sync"
+	"time"
+)
+
+// Config is what a pool is made with.
+type Config struct {
+	MaxTasks int // tasks per worker before it retires; 0: no limit
+}
+
+// Sink receives what the pool has to tell Python. It is called with the pool's lock held and
+// does not block.
+type Sink interface {
+	// Deliver hands over one outcome; o.Payload must be copied before it returns.
+	Deliver(o *Outcome)
+	// Drained says that no outcome will follow.
+	Drained()
+	// WorkerExited says that a worker's process ended and waits to be reaped.
+	WorkerExited(id WorkerID)
+	// Ended says that the last worker is gone and none will be added.
+	Ended()
+}
+
+// Pool owns the tasks between submission and outcome, and the records of the workers.
+type Pool struct {
+	cfg  Config
+	sink Sink
+
+	mu         sync.Mutex
+	queue      taskQueue
+	workers    map[WorkerID]*worker
+	idle       []*worker // waiting longest first
+	guard      restartGuard
+	closed     bool     // no task will be submitted any more
+	terminated bool     // unsettled tasks were dropped
+	broken     *Failure // set when workers can't be kept alive
+	drained    bool     // Sink.Drained was called
+	ended      bool     // Sink.Ended was called
+	lastTask   TaskID
+	lastWorker WorkerID
+	unsettled  int
+	bytes      uint64 // payload of the unsettled tasks
+	regions    int    // unsettled tasks that hold a region
+	stats      Stats
+}
+
+// NewPool makes a pool without workers.
+func NewPool(cfg Config, sink Sink) *Pool {
+	return &Pool{cfg: cfg, sink: sink, workers: make(map[WorkerID]*worker)}
+}
+
+// AddWorker takes a worker process into the pool, in state Starting.
+func (p *Pool) AddWorker(pid int, link Link) WorkerID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lastWorker++
+	w := &worker{id: p.lastWorker, pid: pid, link: link}
+	p.workers[w.id] = w
+	p.stats.Workers++
+	if p.finishing() {
+		p.end(w)
+	}
+	return w.id
+}
+
+// Submit takes a task and starts it at once if a worker is idle. It returns how many bytes of
+// payload are unsettled now.
+//
+// Errors: ErrPoolClosed, ErrPoolTerminated; the task then stays with the caller. In a broken
+// pool the task is taken and its outcome says why it can't run.
+func (p *Pool) Submit(t *Task) (load uint64, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.terminated:
+		return 0, ErrPoolTerminated
+	case p.closed:
+		return 0, ErrPoolClosed
+	}
+	p.lastTask++
+	t.ID = p.lastTask
+	p.account(t)
+	if p.broken != nil {
+		p.finish(t, &Outcome{Status: StatusBroken, Failure: p.broken})
+		return p.bytes, nil
+	}
+	p.queue.push(t)
+	p.dispatch()
+	return p.bytes, nil
+}
+
+// Close says that no task will be submitted any more. Workers stop when all tasks are settled.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	p.settleDown()
+}
+
+// Terminate drops every unsettled task without an outcome and ends all workers: idle ones are
+// told to stop, the others get SIGTERM. Call KillSurvivors after a time of grace.
+func (p *Pool) Terminate() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed, p.terminated = true, true
+	p.queue.drain()
+	p.unsettled, p.bytes, p.regions = 0, 0, 0
+	for _, w := range p.workers {
+		p.end(w)
+		clear(w.leases)
+		w.leases = w.leases[:0]
+	}
+	p.settleDown()
+}
+
+// KillSurvivors sends SIGKILL to every worker whose process has not ended.
+func (p *Pool) KillSurvivors() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.workers {
+		if w.state != Exited {
+			w.link.Kill()
+		}
+	}
+}
+
+// Load says how much is unsettled: tasks, bytes of their payload, and regions that they hold.
+func (p *Pool) Load() (tasks int, bytes uint64, regions int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.unsettled, p.bytes, p.regions
+}
+
+// Queued is the number of tasks that no worker holds.
+func (p *Pool) Queued() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.queue.len()
+}
+
+func (p *Pool) account(t *Task) {
+	p.unsettled++
+	p.bytes += uint64(len(t.Payload)) + t.Region.Size
+	if t.Region.Present() {
+		p.regions++
+	}
+}
+
+// finish hands the outcome of a task over; the task is in no other place any more.
+func (p *Pool) finish(t *Task, o *Outcome) {
+	p.unsettled--
+	p.bytes -= uint64(len(t.Payload)) + t.Region.Size
+	if t.Region.Present() {
+		p.regions--
+	}
+	p.stats.settled(o.Status)
+	o.Job, o.Index, o.TaskRegion = t.Job, t.Index, t.Region.FD
+	p.sink.Deliver(o)
+	p.settleDown()
+}
+
+// finishing says that the pool needs no worker any more.
+func (p *Pool) finishing() bool { return p.closed && p.unsettled == 0 }
+
+// settleDown stops the workers once nothing is left to do, and tells when the last is gone.
+func (p *Pool) settleDown() {
+	if !p.finishing() {
+		return
+	}
+	if !p.drained {
+		p.drained = true
+		p.sink.Drained()
+		if !p.terminated { // Terminate has done it in its own way
+			for _, w := range p.workers {
+				p.end(w)
+			}
+		}
+	}
+	if len(p.workers) == 0 && !p.ended {
+		p.ended = true
+		p.sink.Ended()
+	}
+}
+
+// end asks a worker to go: by a Stop message where it will read one soon, so that it flushes what
+// it printed; by SIGTERM where, in a terminated pool, it holds a task or has not come up yet.
+func (p *Pool) end(w *worker) {
+	switch {
+	case w.state == Exited || w.state == Stopping && (w.ready || !p.terminated):
+		return
+	case w.state == Retiring:
+		w.state = Stopping
+		return
+	}
+	polite := w.state == Idle || !p.terminated
+	p.dropIdle(w)
+	w.state, w.asked = Stopping, true
+	if !polite || w.link.Stop() != nil {
+		w.link.Interrupt()
+	}
+}
+
+func (p *Pool) dropIdle(w *worker) {
+	for i, other := range p.idle {
+		if other == w {
+			p.idle = append(p.idle[:i], p.idle[i+1:]...)
+			return
+		}
+	}
+}
+
+// dispatch grants queued tasks to idle workers, the one that waits longest first.
+func (p *Pool) dispatch() {
+	for len(p.idle) > 0 && p.queue.len() > 0 {
+		w := p.idle[0]
+		copy(p.idle, p.idle[1:])
+		p.idle = p.idle[:len(p.idle)-1]
+		p.grant(w, p.queue.pop())
+	}
+}
+
+// grant opens the lease of a task. A worker that can't be reached is ended, and the task goes
+// back to the front of the queue: it was not begun.
+func (p *Pool) grant(w *worker, t *Task) {
+	if err := w.link.Send(t); err != nil {
+		p.queue.pushFront(t)
+		p.fail(w, err.Error())
+		return
+	}
+	t.granted = time.Now()
+	w.leases = append(w.leases, t)
+	w.granted++
+	w.state = Busy
+}
+
+// fail ends a worker that broke the protocol or can't be reached.
+func (p *Pool) fail(w *worker, reason string) {
+	if w.state == Exited {
+		return
+	}
+	if w.reason == "" {
+		w.reason = reason
+	}
+	p.dropIdle(w)
+	w.state = Stopping
+	w.link.Kill()
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: MIT
+
+package gopool
+
+import "time"
+
+// This file holds what workers report, and the fate of worker and task that follows from it.
+
+// Hello records a worker's first message.
+//
+// Errors: ErrUnknownWorker, *TransitionError.
+func (p *Pool) Hello(id WorkerID) error {
+	return p.move(id, Initializing, func(w *worker) { w.started = true })
+}
+
+// Ready records that a worker's initializer returned; it gets a task at once if one waits.
+//
+// Errors: ErrUnknownWorker, *TransitionError.
+func (p *Pool) Ready(id WorkerID) error {
+	return p.move(id, Idle, func(w *worker) {
+		w.ready = true
+		p.guard.succeeded()
+		p.idle = append(p.idle, w)
+		p.dispatch()
+	})
+}
+
+// InitFailed records why a worker can't go on; its process is about to end.
+//
+// Errors: ErrUnknownWorker.
+func (p *Pool) InitFailed(id WorkerID, text string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w, ok := p.workers[id]
+	if !ok {
+		return ErrUnknownWorker
+	}
+	w.reason = text
+	return nil
+}
+
+// move takes a worker to its next state. What a worker says after it was told to go is late,
+// not wrong, and changes nothing.
+func (p *Pool) move(id WorkerID, next WorkerState, then func(*worker)) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w, ok := p.workers[id]
+	if !ok {
+		return ErrUnknownWorker
+	}
+	if w.state == Stopping || w.state == Exited {
+		w.started = true
+		return nil
+	}
+	if err := w.moveTo(next); err != nil {
+		return err
+	}
+	then(w)
+	return nil
+}
+
+// Settle closes the lease of a task with the outcome that its worker sent, and gives the worker
+// its next task.
+//
+// Errors: ErrUnknownWorker, *LeaseError, ErrPoolTerminated (the task was dropped by Terminate); the
+// outcome and its region then stay with the caller.
+func (p *Pool) Settle(id WorkerID, task TaskID, o *Outcome) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w, ok := p.workers[id]
+	switch {
+	case !ok:
+		return ErrUnknownWorker
+	case p.terminated:
+		return ErrPoolTerminated
+	}
+	t := w.settle(task)
+	if t == nil {
+		return &LeaseError{Worker: id, Task: task}
+	}
+	if w.state == Busy && len(w.leases) == 0 {
+		p.release(w)
+	}
+	p.finish(t, o)
+	return nil
+}
+
+// release makes a worker that settled its last lease idle, or lets it retire.
+func (p *Pool) release(w *worker) {
+	if p.cfg.MaxTasks > 0 && w.granted >= p.cfg.MaxTasks {
+		w.state = Retiring
+		return
+	}
+	w.state = Idle
+	p.idle = append(p.idle, w)
+	p.dispatch()
+}
+
+// Fail ends a worker that broke the protocol; the task that it holds fails with the reason once
+// its process is gone.
+//
+// Errors: ErrUnknownWorker.
+func (p *Pool) Fail(id WorkerID, reason string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w, ok := p.workers[id]
+	if !ok {
+		return ErrUnknownWorker
+	}
+	p.fail(w, reason)
+	return nil
+}
+
+// Exited records that a worker's process ended. Everything that it had sent must have been
+// settled before. What it had not begun goes to other workers; what it had begun waits for the
+// exit status.
+//
+// Errors: ErrUnknownWorker.
+func (p *Pool) Exited(id WorkerID) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w, ok := p.workers[id]
+	if !ok {
+		return ErrUnknownWorker
+	}
+	if w.state == Exited {
+		return nil
+	}
+	wanted := w.asked || w.state == Retiring
+	p.dropIdle(w)
+	w.state = Exited
+	p.queue.pushFront(w.revoke(w.link.TakeBack())...)
+	if !w.ready && !wanted {
+		p.guard.startFailed()
+	}
+	p.dispatch()
+	p.sink.WorkerExited(id)
+	return nil
+}
+
+// Verdict says what Python does after it has reaped a worker.
+type Verdict struct {
+	Replace bool          // start another worker
+	After   time.Duration // but not before this pause
+}
+
+// Reaped records the exit status of an ended worker, settles the task that it had begun, and
+// forgets the worker.
+//
+// Errors: ErrUnknownWorker.
+func (p *Pool) Reaped(id WorkerID, exit ExitStatus) (Verdict, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w, ok := p.workers[id]
+	if !ok {
+		return Verdict{}, ErrUnknownWorker
+	}
+	delete(p.workers, id)
+	p.stats.exited(exit, w)
+	leases := w.leases
+	w.leases = nil
+	for _, t := range leases {
+		p.finish(t, &Outcome{Status: StatusLost, Failure: w.lost(exit, t)})
+	}
+	if !w.ready && p.guard.exhausted() && !p.anyReady() {
+		p.breakPool(w.lost(exit, nil))
+	}
+	p.settleDown()
+	if p.finishing() || p.broken != nil {
+		return Verdict{}, nil
+	}
+	return Verdict{Replace: true, After: p.guard.backoff()}, nil
+}
+
+// NotStarted records that the operating system refused a process for a worker.
+func (p *Pool) NotStarted() Verdict {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.guard.startFailed()
+	if p.guard.exhausted() && !p.anyReady() {
+		p.breakPool(&Failure{Text: "the operating system refuses to start a process"})
+	}
+	if p.finishing() || p.broken != nil {
+		return Verdict{}
+	}
+	return Verdict{Replace: true, After: p.guard.backoff()}
+}
+
+func (p *Pool) anyReady() bool {
+	for _, w := range p.workers {
+		if w.ready {
+			return true
+		}
+	}
+	return false
+}
+
+// breakPool fails every task that waits, and every one still to come.
+func (p *Pool) breakPool(cause *Failure) {
+	if p.broken != nil || p.finishing() {
+		return
+	}
+	p.broken = cause
+	for _, t := range p.queue.drain() {
+		p.finish(t, &Outcome{Status: StatusBroken, Failure: cause})
+	}
+}

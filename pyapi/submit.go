@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+
+package pyapi
+
+import (
+	"gopool/bridge"
+	"gopool/gopool"
+)
+
+// stagings are areas of shared memory into which Python writes a payload before it is submitted;
+// whoever submits has one for himself during the call.
+var stagings handles[[]byte]
+
+// StagingOpen maps size bytes of fd; the result is the area's handle. fd may be closed after.
+func StagingOpen(fd, size int) int {
+	if size <= 0 {
+		return codeBadArgument
+	}
+	mem, err := bridge.MapShared(fd, size)
+	if err != nil {
+		return codeOf(err)
+	}
+	return stagings.put(mem)
+}
+
+// StagingClose unmaps an area that nobody uses any more.
+func StagingClose(staging int) int {
+	mem, err := stagings.take(staging)
+	if err != nil {
+		return codeOf(err)
+	}
+	return codeOf(bridge.UnmapShared(mem))
+}
+
+// staged copies the first n bytes of an area.
+func staged(staging, n int) ([]byte, int) {
+	mem, err := stagings.get(staging)
+	if err != nil {
+		return nil, codeOf(err)
+	}
+	if n < 0 || n > len(mem) {
+		return nil, codeBadArgument
+	}
+	return append([]byte(nil), mem[:n]...), 0
+}
+
+// FunctionAdd stores the n bytes of a function's definition; the result is its id in this pool.
+func FunctionAdd(pool, staging, n int) int {
+	wires, err := pools.get(pool)
+	if err != nil {
+		return codeOf(err)
+	}
+	definition, code := staged(staging, n)
+	if code < 0 {
+		return code
+	}
+	return int(wires.Functions.Add(definition))
+}
+
+// Submit hands over a task whose payload is the first n bytes of a staging area. The result is
+// the number of bytes of payload that are unsettled now.
+func Submit(pool, staging, n, job, index, mode, function int) int {
+	wires, err := pools.get(pool)
+	if err != nil {
+		return codeOf(err)
+	}
+	payload, code := staged(staging, n)
+	if code < 0 {
+		return code
+	}
+	return submit(wires, &gopool.Task{Job: uint64(job), Index: uint64(index), Mode: uint8(mode),
+		Function: uint32(function), Payload: payload, Region: gopool.NoRegion})
+}
+
+// SubmitRegion hands over a task whose payload is the size bytes of a memfd. The descriptor
+// stays Python's; the outcome names it when it may be closed. The result is as Submit's.
+func SubmitRegion(pool, fd, size, job, index, mode, function int) int {
+	wires, err := pools.get(pool)
+	if err != nil {
+		return codeOf(err)
+	}
+	if fd < 0 || size <= 0 {
+		return codeBadArgument
+	}
+	return submit(wires, &gopool.Task{Job: uint64(job), Index: uint64(index), Mode: uint8(mode),
+		Function: uint32(function), Region: gopool.Region{FD: fd, Size: uint64(size)}})
+}
+
+func submit(wires *bridge.PoolWires, t *gopool.Task) int {
+	load, err := wires.Pool.Submit(t)
+	if err != nil {
+		return codeOf(err)
+	}
+	return int(load)
+}
+
+// Take frees the bytes of outcomes that were read, and returns how many may be read now; see
+// bridge.Outcomes.
+func Take(pool, consumed int) int {
+	wires, err := pools.get(pool)
+	if err != nil {
+		return codeOf(err)
+	}
+	return wires.Outcomes.Take(consumed)
+}

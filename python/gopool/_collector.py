@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""The collector: one thread per pool that settles jobs, in the order outcomes come (station 11).
+
+It reads records from the ring that Go fills (bridge/outcomes.go), unpickles results and runs
+callbacks, one at a time, before a result is ready. Errors found in this process, at submission or
+in an input iterable, pass through it too. It sleeps on an eventfd and ends with the pool.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+from multiprocessing import pool as stdlib
+from typing import Any
+
+import msgpack
+
+from gopool._worker.pickling import load_region, read_region
+from gopool.exceptions import BrokenPoolError, RemoteTaskError, WorkerLostError, WorkerStartError
+
+# The twin of Outcomes.Deliver: record bytes, payload bytes, job, index, region bytes, region
+# descriptor, descriptor of the task's own region, status.
+_RECORD = struct.Struct("<IIQQQqqQ")
+_PAD = 0xFFFFFFFF
+
+_VALUE, _ERROR, _ENCODING, _LOST, _BROKEN = range(5)
+
+
+class Collector:
+    """Settles the jobs in `cache` until Go says that nothing will come."""
+
+    def __init__(
+        self,
+        take: Callable[[int], int],
+        ring: Any,
+        wake_fd: int,
+        cache: dict[int, Any],
+        close_region: Callable[[int], None],
+        after_batch: Callable[[], None],
+    ) -> None:
+        self._take = take
+        self._ring = memoryview(ring)
+        self._wake_fd = wake_fd
+        self._cache = cache
+        self._close_region = close_region
+        self._after_batch = after_batch
+        self._local: deque[tuple[int, int, Any]] = deque()
+
+    def settle_locally(self, job: int, index: int, error: BaseException) -> None:
+        """Have the collector fail a task that never reached Go. Any thread may call."""
+        self._local.append((job, index, (False, error)))
+        os.eventfd_write(self._wake_fd, 1)
+
+    def run(self) -> None:
+        """The thread's whole life."""
+        position = consumed = 0
+        size = len(self._ring)
+        while True:
+            available = self._take(consumed)
+            consumed = max(available, 0)
+            self._settle_local()
+            if available > 0:
+                self._settle_records(position, position + available)
+                position = (position + available) % size
+                self._after_batch()
+            elif available == 0:
+                os.eventfd_read(self._wake_fd)
+            else:
+                return
+
+    def release(self) -> None:
+        """Let go of the ring's memory, after run() returned."""
+        self._ring.release()
+
+    def _settle_local(self) -> None:
+        while self._local:
+            self._settle(*self._local.popleft())
+
+    def _settle_records(self, position: int, end: int) -> None:
+        while end - position >= _RECORD.size:  # less is padding at the ring's end
+            record, size, job, index, region_size, region, task_region, status = (
+                _RECORD.unpack_from(self._ring, position)
+            )
+            if size == _PAD:
+                return
+            start = position + _RECORD.size
+            position += record
+            if task_region >= 0:
+                self._close_region(task_region)
+            if job not in self._cache:  # dropped by terminate()
+                if region >= 0:
+                    os.close(region)
+                continue
+            # Released at once: the traceback of an error would keep the ring's memory.
+            with self._ring[start : start + size] as payload:
+                outcome = _outcome(status, payload, region, region_size)
+            self._settle(job, index, outcome)
+            outcome = None  # the job alone holds it
+
+    def _settle(self, job: int, index: int, outcome: tuple[bool, Any]) -> None:
+        waiting = self._cache.get(job)
+        if waiting is not None:
+            waiting._set(index, outcome)
+
+
+def _outcome(status: int, payload: memoryview, region: int, region_size: int) -> tuple[bool, Any]:
+    """What a record says, as (ok, value or exception)."""
+    try:
+        if status == _VALUE:
+            if region >= 0:
+                return True, load_region(region, region_size)
+            return True, pickle.loads(payload)
+        if status in (_ERROR, _ENCODING):
+            return False, _exception(read_region(region, region_size) if region >= 0 else payload)
+        return False, _failure(status, payload)
+    except BaseException as error:
+        failure = RemoteTaskError()
+        failure.__cause__ = error
+        return False, failure
+
+
+def _exception(payload: Any) -> BaseException:
+    """The task's exception, its remote traceback as the cause (gopool._worker.call's twin)."""
+    stream = io.BytesIO(payload)
+    type_name, text, traceback = pickle.load(stream)
+    try:
+        error: BaseException = pickle.load(stream)
+        if not isinstance(error, BaseException):
+            raise TypeError(f"it became {type(error).__qualname__!r}, which is no exception")
+    except BaseException as problem:
+        error = RemoteTaskError(type_name, text, traceback)
+        error.__cause__ = problem
+        return error
+    if traceback:
+        error.__cause__ = stdlib.RemoteTraceback(traceback)  # type: ignore[attr-defined]
+    return error
+
+
+def _failure(status: int, payload: memoryview) -> BaseException:
+    """What happened to a worker (bridge.encodeFailure's twin)."""
+    pid, exitcode, started, milliseconds, text = msgpack.unpackb(payload)
+    if status == _LOST:
+        return WorkerLostError(pid, exitcode, milliseconds / 1000, text)
+    if started:
+        return BrokenPoolError(pid, exitcode, text)
+    return WorkerStartError(pid, exitcode, text)
+
+
+def start_thread(collector: Collector, ended: Callable[[], None]) -> threading.Thread:
+    """Run a collector in a daemon thread that calls `ended` last."""
+
+    def run() -> None:
+        try:
+            collector.run()
+        finally:
+            ended()
+
+    thread = threading.Thread(target=run, name="gopool-collector", daemon=True)
+    thread.start()
+    return thread

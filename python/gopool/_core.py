@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: MIT
+"""The only module that imports the Go extension: when it is loaded, and what its codes mean.
+
+The extension is loaded at the first Pool or Process start. A forked child can't use its parent's
+Go runtime, whose threads are gone there: if it needs Go itself, it loads a second copy, from
+another inode because the dynamic loader knows files by inode.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.machinery
+import importlib.util
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from gopool import _fork
+from gopool.exceptions import CoreError, GopoolError, PayloadTooLargeError, PoolTerminatedError
+
+_NAME = "gopool._native._pyapi"
+
+# What Go maps at start (measured: 1.2 GB do, 0.6 GB abort the process) and the threads it makes.
+_ADDRESS_SPACE = 1_300_000_000
+_THREADS = 16
+# Below this limit counting the user's threads in /proc is worth its time.
+_SMALL_NPROC = 4096
+
+_native: Any = None  # what load() returns, once it was called in this process
+_inherited = False  # an ancestor loaded it: its copy in this process must not be entered
+_lock = threading.RLock()
+
+
+def load() -> Any:
+    """The extension's functions; it is loaded at the first call in a process (5 to 10 ms).
+
+    Raises:
+        CoreError: it can't be loaded.
+    """
+    global _native
+    if _native is None:
+        with _lock:
+            if _native is None:
+                native = _functions(_load_copy() if _inherited else _import())
+                for i in range(2):
+                    _fork.own(checked(native.PollerFD(i)))
+                _native = native
+    return _native
+
+
+def _functions(module: ModuleType) -> SimpleNamespace:
+    """The functions of pyapi/ under their own names; gopy puts the package's in front."""
+    prefix = "pyapi_"
+    return SimpleNamespace(
+        **{
+            name.removeprefix(prefix): function
+            for name, function in vars(module).items()
+            if name.startswith(prefix)
+        }
+    )
+
+
+def loaded() -> bool:
+    """Whether this process has loaded the extension."""
+    return _native is not None
+
+
+def obstacle() -> str | None:
+    """Why Go can't be loaded under this process's limits, or None.
+
+    Go aborts the process where it can't get its address space or threads, so it is asked before.
+    """
+    if _native is not None:
+        return None
+    space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if space != resource.RLIM_INFINITY and space - _mapped() < _ADDRESS_SPACE:
+        return (
+            f"RLIMIT_AS is {space} bytes and Go needs {_ADDRESS_SPACE} beside what is in use "
+            "(raise `ulimit -v`)"
+        )
+    threads, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if threads != resource.RLIM_INFINITY and threads < _SMALL_NPROC:
+        used = _threads_of_user()
+        if threads - used < _THREADS:
+            return f"RLIMIT_NPROC is {threads} and {used} are in use (raise `ulimit -u`)"
+    return None
+
+
+def checked(result: int) -> int:
+    """A result of the extension, or the exception that its code stands for."""
+    if result >= 0:
+        return result
+    raise exception_for(result)
+
+
+def exception_for(code: int) -> Exception:
+    """The exception that a negative result of the extension stands for (pyapi/codes.go)."""
+    kind, text = _EXCEPTIONS.get(code, (CoreError, "unknown code"))
+    return kind(f"{text} [code {code}]" if issubclass(kind, CoreError) else text)
+
+
+_EXCEPTIONS: dict[int, tuple[type[Exception], str]] = {
+    -10: (ValueError, "Pool not running"),
+    -11: (PoolTerminatedError, "the pool was terminated"),
+    -30: (PayloadTooLargeError, "the message is larger than a frame may be"),
+    -40: (CoreError, "Go does not know this handle"),
+    -41: (CoreError, "Go was given a number out of its range"),
+    -50: (GopoolError, "the operating system refused memory or a descriptor"),
+    -90: (CoreError, "a rule inside the Go core is broken"),
+}
+
+
+def stats_text() -> str:
+    """What the Go core did in this process, in a line or two for people."""
+    from gopool import _engine
+
+    if _native is None:
+        return "gopool: the Go core was not needed"
+    return _engine.stats_text(_native)
+
+
+def _import() -> ModuleType:
+    try:
+        return importlib.import_module(_NAME)
+    except ImportError as error:
+        raise CoreError(f"the Go extension can't be loaded: {error}") from error
+
+
+def _load_copy() -> ModuleType:
+    """Load the extension from a fresh inode: in memory, else a temporary file."""
+    spec = importlib.util.find_spec(_NAME)
+    if spec is None or spec.origin is None:
+        raise CoreError("the Go extension can't be found")
+    errors = []
+    for attempt in (_copy_in_memory, _copy_in_tmpdir, _copy_beside):
+        try:
+            with attempt(spec.origin) as path:
+                return _load_from(path)
+        except (ImportError, OSError) as error:
+            errors.append(f"{attempt.__name__}: {error}")
+    raise CoreError("no copy of the Go extension can be loaded: " + "; ".join(errors))
+
+
+def _load_from(path: str) -> ModuleType:
+    loader = importlib.machinery.ExtensionFileLoader(_NAME, path)
+    spec = importlib.util.spec_from_file_location(_NAME, path, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def _copy_in_memory(origin: str) -> Iterator[str]:
+    fd = os.memfd_create("gopool-core", os.MFD_CLOEXEC)
+    try:
+        with open(origin, "rb") as source, open(fd, "wb", closefd=False) as copy:
+            shutil.copyfileobj(source, copy)
+        # The interpreter keeps loaded extensions by path, and a forked child inherits that
+        # table: with the pid in it, no generation finds its parent's copy.
+        yield f"/proc/{os.getpid()}/fd/{fd}"
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _copy_in_folder(origin: str, folder: str | None) -> Iterator[str]:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="gopool-core-", suffix=".so") as copy:
+        with open(origin, "rb") as source:
+            shutil.copyfileobj(source, copy)
+        copy.flush()
+        yield copy.name
+
+
+def _copy_in_tmpdir(origin: str) -> contextlib.AbstractContextManager[str]:
+    return _copy_in_folder(origin, None)
+
+
+def _copy_beside(origin: str) -> contextlib.AbstractContextManager[str]:
+    return _copy_in_folder(origin, os.path.dirname(origin))
+
+
+def _mapped() -> int:
+    """Bytes of address space that this process uses; 0 where /proc does not tell."""
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[0]) * resource.getpagesize()
+    except (OSError, ValueError):
+        return 0
+
+
+def _threads_of_user() -> int:
+    """How many threads the user of this process has; 0 where /proc does not tell."""
+    total = 0
+    with contextlib.suppress(OSError):
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                total += _threads_of(entry)
+    return total
+
+
+def _threads_of(pid: str) -> int:
+    try:
+        if os.stat(f"/proc/{pid}").st_uid != os.getuid():
+            return 0
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return 0  # ended meanwhile
+
+
+def _forget() -> None:
+    global _native, _inherited, _lock
+    _inherited = _inherited or _native is not None or _NAME in sys.modules
+    _native = None
+    _lock = threading.RLock()
+
+
+def _before_fork() -> None:
+    _lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _lock.release()
+
+
+# Nobody forks while the extension is being loaded: the lock is held round every fork.
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+_fork.in_child(_forget)

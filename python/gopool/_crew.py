@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT
+"""The crew: starting, reaping and replacing a pool's worker processes.
+
+Python makes the processes, in the calling thread and through the pool's context, because only
+CPython can fork itself and because programs replace contexts and Process classes. Go adopts them
+and says when one has ended; the pool's maintenance thread reaps it, tells Go the status, and
+starts another where Go wants one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from multiprocessing import pool as stdlib
+from multiprocessing import util
+from typing import Any, NamedTuple
+
+from gopool import _core, _fork, _lifeline, popen
+from gopool._worker import loop
+from gopool._worker.passing import PassedFD
+
+_log = logging.getLogger("gopool")
+
+# How long the status of an ended worker may take to come under forkserver, seconds; it is written
+# right after the end, so only a forkserver that is stopped or dead takes longer.
+_STATUS_TIMEOUT = 5.0
+
+
+class Member(NamedTuple):
+    """One started worker process, and this process's descriptors for it."""
+
+    process: Any
+    socket: int
+    peer: int
+    pidfd: int  # -1: it was gone before one could be opened
+
+
+class Settings(NamedTuple):
+    """What every worker of a pool is started with; as in multiprocessing.Pool."""
+
+    initializer: Callable[..., object] | None
+    initargs: tuple[Any, ...]
+    maxtasks: int | None
+    wrap_exception: bool
+
+
+class Crew:
+    """The worker processes of one pool.
+
+    `processes` is the pool's public-by-custom `_pool` list, and is changed in place. Safe to call
+    from several threads; refill() starts processes with a lock held that nothing else waits for.
+    """
+
+    def __init__(self, pool: Any, processes: list[Any], settings: Settings) -> None:
+        self._pool = weakref.ref(pool)  # the maintenance thread must not keep the pool alive
+        self._processes = processes
+        self._settings = settings
+        self._refilling = threading.RLock()
+        self._unattached: list[Member] = []
+        self._members: dict[int, Member] = {}
+        self._native: Any = None
+        self._handle = 0
+
+    def refill(self) -> None:
+        """Start workers until there are as many as the pool should have.
+
+        Before attach() they wait with what they say: Go is loaded while they boot.
+        """
+        with self._refilling:
+            pool = self._pool()
+            missing = 0 if pool is None else pool._processes - len(self._processes)
+            for _ in range(missing):
+                member = self._start(pool)
+                self._processes.append(member.process)
+                util.debug("added worker")
+                if self._handle:
+                    self._attach(member)
+                else:
+                    self._unattached.append(member)
+
+    def attach(self, native: Any, handle: int) -> None:
+        """Give the started workers, and those to come, to a pool in Go."""
+        self._native, self._handle = native, handle
+        while self._unattached:
+            self._attach(self._unattached.pop(0))
+
+    def _start(self, pool: Any) -> Member:
+        parent_end, worker_end = (
+            _fork.own(end.detach()) for end in socket.socketpair(socket.AF_UNIX, _SEQPACKET)
+        )
+        lifeline = _lifeline.read_end()
+        try:
+            process = pool.Process(
+                pool._ctx,
+                target=loop.main,
+                args=(PassedFD(worker_end), PassedFD(lifeline), *self._settings),
+            )
+            process.name = process.name.replace("Process", "PoolWorker")
+            process.daemon = True
+            with _fork.passing(worker_end, lifeline), popen.unadopted():
+                process.start()
+        except BaseException:
+            _fork.close(parent_end, worker_end)
+            raise
+        pidfd = popen.open_pidfd(process.pid, _foreign_sentinel(process))
+        return Member(process, parent_end, worker_end, pidfd if pidfd < 0 else _fork.own(pidfd))
+
+    def _attach(self, member: Member) -> None:
+        worker = self._native.WorkerAdd(
+            self._handle, member.process.pid, member.socket, member.peer, member.pidfd
+        )
+        self._members[_core.checked(worker)] = member
+
+    def reap(self, worker: int) -> int:
+        """Read the status of an ended worker and tell Go.
+
+        Returns:
+            0: no replacement is wanted; else 1 plus the pause before it, in milliseconds.
+        """
+        with self._refilling:  # who starts a worker registers it before it can be reaped
+            member = self._members.pop(worker)
+        code = _status(member.process)
+        verdict = self._native.WorkerReaped(
+            self._handle, worker, 0 if code is None else code, int(code is not None)
+        )
+        with contextlib.suppress(ValueError):  # the user took it out of the pool's list
+            self._processes.remove(member.process)
+        _fork.close(member.socket, member.peer, member.pidfd)
+        if code:
+            _log.info("worker %d ended with exit code %d", member.process.pid, code)
+        return _core.checked(verdict)
+
+    def abandon(self) -> None:
+        """End the workers that were started before a pool could be made of them."""
+        for member in self._unattached:
+            if member.process.exitcode is None:
+                member.process.terminate()
+        for member in self._unattached:
+            member.process.join()
+            _fork.close(member.socket, member.peer, member.pidfd)
+        self._unattached.clear()
+        self._processes.clear()
+
+
+_SEQPACKET = socket.SOCK_SEQPACKET
+
+
+def _foreign_sentinel(process: Any) -> int | None:
+    """The sentinel where the process is another's child (the forkserver's), else None."""
+    if getattr(process, "_start_method", None) == "forkserver":
+        sentinel: int = process.sentinel
+        return sentinel
+    return None
+
+
+def _status(process: Any) -> int | None:
+    """The exit code of an ended process; None where somebody else reaped it."""
+    process.join(_STATUS_TIMEOUT)
+    code = process.exitcode
+    if code is None:
+        # Nobody will ever read it: let go of the process the way join() does.
+        from multiprocessing import process as stdlib_process
+
+        stdlib_process._children.discard(process)  # type: ignore[attr-defined]
+    return code if isinstance(code, int) else None
+
+
+class Maintenance(threading.Thread):
+    """The thread behind a pool's `_worker_handler`: reaps and replaces workers.
+
+    `_state` is written by programs that kill a pool by hand: once it is not RUN, nothing is
+    replaced. Ends when the last worker of a closed pool was reaped. Not the thread that runs
+    callbacks, since a slow callback would keep the pool from refilling.
+    """
+
+    def __init__(self, crew: Crew, native: Any, handle: int, event_fd: int) -> None:
+        super().__init__(name="gopool-maintenance", daemon=True)
+        self._crew = crew
+        self._native = native
+        self._handle = handle
+        self._event_fd = event_fd
+        self._due: float | None = None  # when the next replacement is to be started
+        self._state = stdlib.RUN  # type: ignore[attr-defined]
+        self.ended: Callable[[], None] = lambda: None
+
+    def run(self) -> None:
+        try:
+            self._loop()
+        finally:
+            self.ended()
+
+    def _loop(self) -> None:
+        poller = select.poll()
+        poller.register(self._event_fd, select.POLLIN)
+        while True:
+            worker = self._native.NextExited(self._handle)
+            if worker < 0:
+                return
+            if worker > 0:
+                self._schedule(self._crew.reap(worker))
+            elif self._due is None:
+                os.eventfd_read(self._event_fd)
+            else:
+                poller.poll(max(0.0, self._due - time.monotonic()) * 1000)
+            if self._due is not None and time.monotonic() >= self._due:
+                self._replace()
+
+    def _schedule(self, verdict: int) -> None:
+        if verdict > 0:
+            due = time.monotonic() + (verdict - 1) / 1000
+            self._due = due if self._due is None else max(due, self._due)
+
+    def _replace(self) -> None:
+        self._due = None
+        if self._state != stdlib.RUN:  # type: ignore[attr-defined]
+            return
+        try:
+            self._crew.refill()
+        except Exception as error:
+            _log.warning("a worker can't be started: %s", error)
+            self._schedule(self._native.WorkerNotStarted(self._handle))

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: MIT
+"""The engine: one pool's way to Go, held by the Pool object, of whatever class that is.
+
+Who owns what:
+    Submitter     pickles and hands tasks to Go                (the thread that calls)
+    Backlog       tasks beyond the budget                      (a thread while there are any)
+    IMapFeeder    draws one imap's input                       (a thread for each)
+    Collector     settles jobs, runs callbacks                 (one thread)
+    Crew          starts workers; Maintenance replaces them    (one thread)
+
+The threads hold the engine, never the pool, so that a pool that is dropped can be collected; a
+job that is not settled holds its pool, so that its tasks still run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import mmap
+import os
+import threading
+import weakref
+from collections.abc import Iterable
+from multiprocessing import pool as stdlib
+from typing import Any
+
+from gopool import _collector, _core, _fork, _jobs
+from gopool._crew import Crew, Maintenance, Settings
+from gopool._feeder import MIN_WINDOW, WINDOW_PER_WORKER, Backlog, IMapFeeder, Task
+from gopool._submit import Functions, Submitter
+from gopool._worker.call import CALL, MAP, STARMAP
+from gopool.exceptions import ForkedChildError, PoolTerminatedError
+
+__all__ = ["CALL", "MAP", "STARMAP", "Engine", "stats_text"]
+
+# Payload that a pool keeps pickled and unsettled; beyond it tasks wait as objects.
+BUDGET = 64 << 20  # bytes
+MAX_REGIONS = 64  # each keeps a descriptor open
+_RING_SIZE = 1 << 20  # bytes; sixteen of the largest inline outcomes
+_KILL_GRACE_MS = 5000  # between terminate() and SIGKILL
+
+# Indices into PoolStat (pyapi/pool.go).
+_TASKS, _BYTES, _REGIONS, _QUEUED = 6, 7, 8, 9
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_closed_totals = [0] * 6  # the counters of pools that are gone
+
+
+class Engine:
+    """Transport and threads of one pool. The Pool's methods are thin over it."""
+
+    def __init__(self, pool: Any, settings: Settings) -> None:
+        """Start the workers, load Go while they boot, begin to listen.
+
+        Raises:
+            whatever starting a process raises; the workers started before are ended then.
+        """
+        self.cache: dict[int, Any] = pool._cache
+        self.workers = pool._processes
+        self.crew = Crew(pool, pool._pool, settings)
+        self._feeders: set[threading.Thread] = set()
+        self._closing = False
+        self._terminated = False
+        self._forked = False  # this is a child's copy of its parent's engine
+        try:
+            self.crew.refill()
+            self._open(settings.maxtasks)
+        except BaseException:
+            self.crew.abandon()
+            raise
+        _engines.add(self)
+
+    def _open(self, maxtasks: int | None) -> None:
+        self.native = native = _core.load()
+        self._wake_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
+        self._event_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
+        ring_fd = os.memfd_create("gopool-outcomes", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(ring_fd, _RING_SIZE)
+            self._ring = mmap.mmap(ring_fd, _RING_SIZE)
+            self.handle = handle = _core.checked(
+                native.PoolOpen(ring_fd, _RING_SIZE, self._wake_fd, self._event_fd, maxtasks or 0)
+            )
+        finally:
+            os.close(ring_fd)
+        self.crew.attach(native, handle)
+        self._submitter = Submitter(native, handle, Functions(native, handle))
+        self.backlog = Backlog(self._submit_task, self._has_room)
+        self.backlog.ended = self._close_if_done
+        self._congested = False
+        self.collector = _collector.Collector(
+            lambda consumed: int(native.Take(handle, consumed)),
+            self._ring,
+            self._wake_fd,
+            self.cache,
+            self._submitter.close_region,
+            self.backlog.room,
+        )
+        self._running = 2  # threads that use Go's part of the pool
+        self._release_lock = threading.Lock()
+        self.maintenance = Maintenance(self.crew, native, handle, self._event_fd)
+        self.maintenance.ended = self._thread_ended
+        self.maintenance.start()
+        self.collector_thread = _collector.start_thread(self.collector, self._thread_ended)
+
+    # Submission.
+
+    def submit(self, job: int, mode: int, function: Any, arguments: Any) -> None:
+        """Submit the only task of a job; it starts at once where a worker is idle.
+
+        An error of pickling becomes the job's outcome. Never waits: beyond the budget the task
+        is kept as it is.
+        """
+        if self._congested and self._is_congested():
+            self.backlog.add([(job, 0, mode, function, arguments)])
+        else:
+            self._submit_task((job, 0, mode, function, arguments))
+
+    def submit_all(self, tasks: Iterable[Task]) -> None:
+        """Submit the tasks of a job in order, all at once as far as the budget allows."""
+        remaining = iter(tasks)
+        for task in remaining:
+            if self._congested and self._is_congested():
+                self.backlog.add(itertools.chain([task], remaining))
+                return
+            self._submit_task(task)
+
+    def _submit_task(self, task: Task) -> None:
+        if self._forked:
+            raise ForkedChildError(_FORKED)
+        try:
+            load = self._submitter.submit(*task)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self.cache.pop(task[0], None)
+                raise  # KeyboardInterrupt is the caller's, who never gets this job
+            if self._terminated:
+                error = PoolTerminatedError(_TERMINATED)
+            self.collector.settle_locally(task[0], task[1], error)
+        else:
+            if load > BUDGET or len(self._submitter.regions) >= MAX_REGIONS:
+                self._congested = True
+
+    def _is_congested(self) -> bool:
+        """Whether new tasks have to wait, behind those that do already."""
+        if self.backlog or not self._has_room():
+            return True
+        self._congested = False
+        return False
+
+    def _has_room(self) -> bool:
+        """Under the budget; each worker may have one task, however large."""
+        stat, handle = self.native.PoolStat, self.handle
+        if stat(handle, _TASKS) < self.workers:
+            return True
+        return bool(stat(handle, _BYTES) <= BUDGET and stat(handle, _REGIONS) < MAX_REGIONS)
+
+    def feed(self, job: Any, mode: int, function: Any, items: Iterable[Any]) -> None:
+        """Submit the tasks of an imap job from a thread of its own, as workers keep up.
+
+        Args:
+            items: the arguments of each task, in the form that the mode wants.
+        """
+
+        def submit(index: int, item: Any) -> None:
+            if self.backlog:
+                self.backlog.join()
+            self._submit_task((number, index, mode, function, item))
+
+        number = job._job
+        window = max(MIN_WINDOW, WINDOW_PER_WORKER * self.workers)
+        feeder = IMapFeeder(
+            job,
+            items,
+            window,
+            submit,
+            lambda index, error: self.collector.settle_locally(number, index, error),
+            self._feeder_ended,
+        )
+        self._feeders.add(feeder)
+        feeder.start()
+
+    def feed_tasks(self, tasks: Iterable[tuple[Any, ...]], set_length: Any) -> None:
+        """Submit tasks in the form of multiprocessing.pool's task queue, from a thread.
+
+        Args:
+            tasks: (job, index, function, args, kwds) each, as _guarded_task_generation makes.
+            set_length: called with the number of tasks at the end, or None.
+        """
+
+        def run() -> None:
+            index = -1
+            try:
+                for job, index, function, args, kwds in tasks:
+                    self._submit_task((job, index, CALL, function, (args, kwds)))
+                if set_length is not None:
+                    set_length(index + 1)
+            finally:
+                self._feeder_ended(threading.current_thread())
+
+        feeder = threading.Thread(target=run, name="gopool-tasks", daemon=True)
+        self._feeders.add(feeder)
+        feeder.start()
+
+    def _feeder_ended(self, feeder: threading.Thread) -> None:
+        self._feeders.discard(feeder)
+        self._close_if_done()
+
+    # Ending.
+
+    def close(self) -> None:
+        """No job will be added; the workers stop when all tasks are settled."""
+        self._closing = True
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._closing and not self._feeders and not self.backlog:
+            self.native.PoolClose(self.handle)
+
+    def terminate(self) -> None:
+        """Drop what is unsettled, end the workers, and wait for them.
+
+        Whoever waits for a result gets PoolTerminatedError. Idle workers are told to stop, busy
+        ones get SIGTERM, and SIGKILL after five seconds. May be called more than once, also from
+        a callback (then without waiting).
+        """
+        if self._forked:
+            return
+        self._closing = self._terminated = True
+        self.maintenance._state = stdlib.TERMINATE  # type: ignore[attr-defined]
+        self.native.PoolTerminate(self.handle, _KILL_GRACE_MS)
+        self.backlog.stop()
+        for feeder in list(self._feeders):
+            if isinstance(feeder, IMapFeeder):
+                feeder.stop()
+        error = PoolTerminatedError(_TERMINATED)
+        while self.cache:
+            with contextlib.suppress(KeyError):
+                _, job = self.cache.popitem()
+                _jobs.fail(job, error)
+        self._submitter.close_regions()
+        self._join_threads()
+
+    def _join_threads(self) -> None:
+        for thread in (self.maintenance, self.collector_thread):
+            if thread is not threading.current_thread():
+                thread.join()
+
+    def join(self) -> None:
+        """Wait until the workers and this engine's threads are gone."""
+        if self._forked:
+            raise ForkedChildError(_FORKED)
+        self.maintenance.join()
+        for feeder in list(self._feeders):
+            if not self._terminated:
+                feeder.join()
+        self.backlog.join()
+        self.collector_thread.join()
+
+    def _thread_ended(self) -> None:
+        with self._release_lock:
+            self._running -= 1
+            if self._running > 0:
+                return
+        for i in range(len(_closed_totals)):
+            _closed_totals[i] += self.native.PoolStat(self.handle, i)
+        _engines.discard(self)
+        self.collector.release()
+        _core.checked(self.native.PoolRelease(self.handle))
+        self._ring.close()
+        _fork.close(self._wake_fd, self._event_fd)
+
+    # Faces.
+
+    def waiting_tasks(self) -> int:
+        """Tasks that wait in the backlog, or in Go for a worker."""
+        queued = max(0, self.native.PoolStat(self.handle, _QUEUED))
+        return queued + len(self.backlog)
+
+    def disown(self) -> None:
+        """In a forked child: the workers, threads and Go part are the parent's."""
+        self._forked = True
+
+
+_FORKED = (
+    "this pool belongs to the parent of this process, whose workers and threads serve it; make a "
+    "pool in the child instead"
+)
+_TERMINATED = (
+    "the pool was terminated before this task was done; use close() and join() to let all tasks "
+    "finish"
+)
+
+
+def _disown_all() -> None:
+    for engine in list(_engines):
+        engine.disown()
+    _engines.clear()
+    _closed_totals[:] = [0] * len(_closed_totals)
+
+
+_fork.in_child(_disown_all)
+
+
+def stats_text(native: Any) -> str:
+    """The counters of this process's pools and processes, in words."""
+    totals = list(_closed_totals)
+    for engine in list(_engines):
+        for i in range(len(totals)):
+            totals[i] += native.PoolStat(engine.handle, i)
+    workers, values, errors, lost, broken, crashes = totals
+    tasks = f"{values + errors + lost + broken} tasks settled ({values} returned, {errors} raised"
+    return (
+        f"gopool: the Go core (protocol {native.ProtocolVersion()}) supervised {workers} pool "
+        f"workers ({crashes} crashed) and {native.ProcessStat(0)} processes; {tasks}, "
+        f"{lost + broken} lost)"
+    )

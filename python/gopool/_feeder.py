@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""Feeders: threads that submit tasks which can't all be submitted at once.
+
+A job of imap has one of its own, which draws from the user's iterable no further ahead of the
+workers than a window. What apply_async and map submit beyond the pool's budget of unsettled
+payload waits, unpickled, in the backlog, whose feeder keeps the order.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+Task = tuple[int, int, int, Any, Any]  # job, index, mode, function, arguments
+
+# How far imap draws ahead of the workers: items pulled and not finished.
+MIN_WINDOW = 64
+WINDOW_PER_WORKER = 4
+
+
+class Gate:
+    """Lets one waiting thread through when somebody opens it; an opening is never missed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wait(self) -> None:
+        self._lock.acquire()
+
+    def open(self) -> None:
+        """Any thread, any number of times."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass  # it is open already
+
+
+class IMapFeeder(threading.Thread):
+    """Draws the items of one imap job and submits them, within the window."""
+
+    def __init__(
+        self,
+        job: Any,
+        items: Iterable[Any],
+        window: int,
+        submit: Callable[[int, Any], None],
+        fail: Callable[[int, BaseException], None],
+        ended: Callable[[threading.Thread], None],
+    ) -> None:
+        super().__init__(name="gopool-imap", daemon=True)
+        self._job = job
+        self._items = items
+        self._window = window
+        self._submit = submit
+        self._fail = fail
+        self._ended = ended
+        self._gate = Gate()
+        self._waiting = False
+        self._stopped = False
+        self.drawn = 0
+        job.on_finished = self._on_finished
+
+    def stop(self) -> None:
+        """Draw no more items. The thread ends once the user's iterable lets it."""
+        self._stopped = True
+        self._gate.open()
+
+    def run(self) -> None:
+        try:
+            self._draw()
+        finally:
+            self._job.on_finished = None
+            self._items = ()
+            self._ended(self)
+
+    def _draw(self) -> None:
+        index = -1
+        try:
+            for index, item in enumerate(self._items):
+                if self._stopped:
+                    return
+                self._submit(index, item)
+                item = None  # the task alone holds it
+                self.drawn = index + 1
+                self._await_room()
+        except BaseException as error:
+            index += 1
+            self._fail(index, error)
+        self._job._set_length(index + 1)
+
+    def _await_room(self) -> None:
+        while self.drawn - self._job.finished >= self._window and not self._stopped:
+            self._waiting = True
+            # The collector may have made room before it could see the flag: look again.
+            if self.drawn - self._job.finished >= self._window:
+                self._gate.wait()
+            self._waiting = False
+
+    def _on_finished(self) -> None:
+        """Called by the collector: wake at half a window, not at every item."""
+        if self._waiting and self.drawn - self._job.finished <= self._window // 2:
+            self._gate.open()
+
+
+class Backlog:
+    """Tasks beyond the budget, in one order, and the thread that submits them when there is room.
+
+    The thread exists while there is something to submit. `has_room` is asked before each task.
+    """
+
+    def __init__(self, submit: Callable[[Task], None], has_room: Callable[[], bool]) -> None:
+        self._submit = submit
+        self._has_room = has_room
+        self._waiting: deque[Iterator[Task]] = deque()
+        self._gate = Gate()
+        self._lock = threading.Lock()  # guards _waiting and _thread; user code never runs under it
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+        self.ended: Callable[[], None] = lambda: None
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting) or self._thread is not None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, tasks: Iterable[Task]) -> None:
+        """Queue tasks behind those that wait."""
+        with self._lock:
+            self._waiting.append(iter(tasks))
+            if self._thread is None and not self._stopped:
+                self._thread = threading.Thread(
+                    target=self._run, name="gopool-backlog", daemon=True
+                )
+                self._thread.start()
+
+    def room(self) -> None:
+        """Say that there may be room. Any thread may call."""
+        if self._thread is not None:
+            self._gate.open()
+
+    def stop(self) -> None:
+        """Drop what waits."""
+        self._stopped = True
+        self._waiting.clear()
+        self._gate.open()
+
+    def join(self) -> None:
+        """Wait for the thread, if there is one."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting or self._stopped:
+                    self._thread = None
+                    break
+                tasks = self._waiting[0]
+            self._drain(tasks)
+            with self._lock:
+                if self._waiting:
+                    self._waiting.popleft()
+        self.ended()
+
+    def _drain(self, tasks: Iterator[Task]) -> None:
+        for task in tasks:
+            while not self._has_room() and not self._stopped:
+                self._gate.wait()
+            if self._stopped:
+                return
+            self._submit(task)

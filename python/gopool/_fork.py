@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""What a fork means for gopool: one registry of descriptors, one hook in the child.
+
+Guaranteed in a forked child, before any code of the user runs there:
+    - every descriptor of gopool's is closed, except those that the fork was made to pass on;
+    - every part of gopool that registered itself with `in_child` has forgotten the parent's
+      pools, locks and Go runtime.
+
+Runs in every process that has gopool imported. It holds no lock: sets change in single steps
+under the interpreter lock, and a descriptor leaves the registry before it is closed, so that a
+number which means something else by now is never closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+_owned: set[int] = set()
+_hooks: list[Callable[[], None]] = []
+_passing = threading.local()
+
+
+def own(fd: int) -> int:
+    """Register a descriptor to be closed in forked children; returns it."""
+    _owned.add(fd)
+    return fd
+
+
+def close(*fds: int) -> None:
+    """Close registered descriptors; numbers below 0 are none."""
+    for fd in fds:
+        if fd >= 0:
+            _owned.discard(fd)
+            with contextlib.suppress(OSError):  # closed by a hostile user before us
+                os.close(fd)
+
+
+def owned() -> frozenset[int]:
+    """The registered descriptors (for tests)."""
+    return frozenset(_owned)
+
+
+@contextlib.contextmanager
+def passing(*fds: int) -> Iterator[None]:
+    """Leave these open in a child that this thread forks inside the block."""
+    _passing.fds = frozenset(fds)
+    try:
+        yield
+    finally:
+        _passing.fds = frozenset()
+
+
+def in_child(hook: Callable[[], None]) -> None:
+    """Have hook called in every forked child, in the order of registration."""
+    _hooks.append(hook)
+
+
+def _after_fork_in_child() -> None:
+    kept: frozenset[int] = getattr(_passing, "fds", frozenset())
+    close(*(_owned - kept))
+    _owned.clear()
+    for hook in _hooks:
+        hook()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""The in-place hand-over: multiprocessing itself on gopool's core, and back.
+
+Classes are patched, not replaced, so that names bound before are served as well. What is in
+front of a method decides by the object: a pool keeps the transport that it was born with, and
+ThreadPool and every subclass that brings a transport of its own keep the standard library's.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from collections.abc import Callable
+from multiprocessing import (
+
+    popen_fork,
+    popen_forkserver,
+    popen_spawn_posix,
+)
+from multiprocessing import pool as stdlib
+from typing import Any
+
+from gopool import _children
+
+__all__ = ["install", "installed", "uninstall"]
+
+# A subclass that overrides one of these moves tasks or makes workers in a way of its own.
+_TRANSPORT_HOOKS = (
+    "_setup_queues",
+    "_repopulate_pool",
+    "_repopulate_pool_static",
+    "_maintain_pool",
+    "_join_exited_workers",
+    "_handle_tasks",
+    "_handle_workers",
+    "_handle_results",
+    "_terminate_pool",
+    "_help_stuff_finish",
+)
+
+_lock = threading.RLock()
+_installed = False
+_originals: dict[str, Any] = {}  # of stdlib.Pool, while it is patched
+_popens: list[tuple[Any, Any]] = []  # (module, its original Popen)
+_live: weakref.WeakSet[Any] = weakref.WeakSet()  # pools of patched classes with an engine
+
+
+def installed() -> bool:
+    """Whether multiprocessing is handed over in this process."""
+    return _installed
+
+
+def install() -> None:
+    """Hand multiprocessing over to gopool, in place; again is no error.
+
+    From now on every Pool and Process of this process, and of its children under every start
+    method, is gopool's, by whatever name it is reached. Pools that exist stay as they are. No
+    process is started and Go is not loaded yet.
+    """
+    global _installed
+    with _lock:
+        if _installed:
+            return
+        _patch_pool()
+        _patch_popen()
+        _children.hand_over()
+        _installed = True
+
+
+def uninstall() -> None:
+    """Undo install(); pools that were made meanwhile go on until their end."""
+    global _installed
+    with _lock:
+        if not _installed:
+            return
+        _installed = False
+        _children.take_back()
+        while _popens:
+            module, original = _popens.pop()
+            module.Popen = original
+        _unpatch_pool_if_unused()
+
+
+def _patch_popen() -> None:
+    from gopool import popen
+
+    for module, ours in (
+        (popen_fork, popen.ForkPopen),
+        (popen_spawn_posix, popen.SpawnPopen),
+        (popen_forkserver, popen.ForkServerPopen),
+    ):
+        _popens.append((module, module.Popen))
+        module.Popen = ours  # type: ignore[misc,assignment]
+
+
+def _patch_pool() -> None:
+    if _originals:
+        return  # still patched for pools of the time before an uninstall()
+    from gopool import pool
+
+    original = _originals["__init__"] = stdlib.Pool.__init__
+    stdlib.Pool.__init__ = _dispatching_init(original)  # type: ignore[method-assign]
+    for name, method in pool.METHODS.items():
+        _originals[name] = stdlib.Pool.__dict__[name]
+        setattr(stdlib.Pool, name, pool.dispatching(_originals[name], method))
+
+
+def _dispatching_init(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwds: Any) -> None:
+        from gopool import pool
+
+        if _installed and takes_engine(type(self)) and pool.start(self, *args, **kwds):
+            _live.add(self)
+            weakref.finalize(self, _pool_gone).atexit = False
+        else:
+            original(self, *args, **kwds)
+
+    return __init__
+
+
+@functools.cache
+def takes_engine(kind: type) -> bool:
+    """Whether pools of a class may have an engine: it leaves transport and workers alone."""
+    if issubclass(kind, stdlib.ThreadPool):
+        return False
+    own = [base for base in kind.__mro__ if base is not stdlib.Pool]
+    own = own[: len(own) - len([b for b in stdlib.Pool.__mro__ if b is not stdlib.Pool])]
+    return not any(hook in base.__dict__ for base in own for hook in _TRANSPORT_HOOKS)
+
+
+def _pool_gone() -> None:
+    with _lock:
+        if not _installed:
+            _unpatch_pool_if_unused()
+
+
+def _unpatch_pool_if_unused() -> None:
+    """Restore the class, unless pools with an engine are still alive behind its methods."""
+    if len(_live) == 0 and _originals:
+        for name, original in _originals.items():
+            setattr(stdlib.Pool, name, original)
+        _originals.clear()
+
+

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""Jobs: one API call each, waiting in the pool's `_cache` for the outcomes of its tasks.
+
+The classes are the standard library's but for what is said here; `_set(index, (ok, value))`
+settles one task, as there, and is called by the collector thread alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from multiprocessing import pool as stdlib
+from typing import Any
+
+
+class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
+    """multiprocessing.pool.AsyncResult whose event is made only when somebody waits."""
+
+    def __init__(
+        self,
+        pool: Any,
+        callback: Callable[[Any], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
+    ) -> None:
+        self._pool = pool
+        self._job = job = next(stdlib.job_counter)  # type: ignore[attr-defined]
+        self._cache = cache = pool._cache
+        self._callback = callback
+        self._error_callback = error_callback
+        self._settled = False
+        cache[job] = self
+
+    @property
+    def _event(self) -> threading.Event:
+        event: threading.Event | None = self.__dict__.get("_waited")
+        if event is None:
+            # Two waiters may both make one: setdefault lets the first win.
+            event = self.__dict__.setdefault("_waited", threading.Event())
+        if self._settled:
+            event.set()
+        return event
+
+    def ready(self) -> bool:
+        return self._settled
+
+    def wait(self, timeout: float | None = None) -> None:
+        if not self._settled:
+            self._event.wait(timeout)
+
+    def _set(self, index: int, outcome: tuple[bool, Any]) -> None:
+        self._success, self._value = outcome
+        callback = self._callback if self._success else self._error_callback
+        if callback is not None:
+            guarded(callback)(self._value)
+        self._settled = True
+        event = self.__dict__.get("_waited")
+        if event is not None:
+            event.set()
+        self._cache.pop(self._job, None)
+        self._pool = None
+
+
+class IMapIterator(stdlib.IMapIterator):  # type: ignore[type-arg]
+    """multiprocessing.pool.IMapIterator that counts what is finished, for its feeder's window."""
+
+    finished = 0
+    on_finished: Callable[[], None] | None = None
+
+    def _set(self, index: int, outcome: tuple[bool, Any]) -> None:
+        super()._set(index, outcome)  # type: ignore[misc]
+        self.finished += 1
+        if self.on_finished is not None:
+            self.on_finished()
+
+
+class IMapUnorderedIterator(stdlib.IMapUnorderedIterator):  # type: ignore[type-arg]
+    """The same for imap_unordered."""
+
+    finished = 0
+    on_finished: Callable[[], None] | None = None
+
+    def _set(self, index: int, outcome: tuple[bool, Any]) -> None:
+        super()._set(index, outcome)  # type: ignore[misc]
+        self.finished += 1
+        if self.on_finished is not None:
+            self.on_finished()
+
+
+def guarded(callback: Callable[[Any], object]) -> Callable[[Any], None]:
+    """A callback whose exception is reported through threading.excepthook instead of raised.
+
+    In the standard library it ends the thread that delivers results, and every get() hangs.
+    """
+
+    def call(value: Any) -> None:
+        try:
+            callback(value)
+        except BaseException as error:
+            arguments = (type(error), error, error.__traceback__, threading.current_thread())
+            threading.excepthook(threading.ExceptHookArgs(arguments))
+
+    return call
+
+
+def fail(job: Any, error: BaseException) -> None:
+    """End a job whose tasks will have no outcomes: whoever waits gets the error.
+
+    No callback is called. An iterator gives what has arrived, then raises, then stops.
+    """
+    if isinstance(job, stdlib.IMapIterator):
+        with job._cond:  # type: ignore[attr-defined]
+            job._items.append((False, error))  # type: ignore[attr-defined]
+            job._length = job._index + 1  # type: ignore[attr-defined]
+            job._unsorted = {}  # type: ignore[attr-defined]
+            job._index += 1  # type: ignore[attr-defined]
+            job._cond.notify_all()  # type: ignore[attr-defined]
+            job._cache.pop(job._job, None)  # type: ignore[attr-defined]
+        return
+    job._callback = job._error_callback = None
+    if isinstance(job, stdlib.MapResult):
+        job._success, job._value = False, error  # type: ignore[attr-defined]
+        job._number_left = 0  # type: ignore[attr-defined]
+        job._event.set()  # type: ignore[attr-defined]
+        job._cache.pop(job._job, None)  # type: ignore[attr-defined]
+        job._pool = None  # type: ignore[attr-defined]
+        return
+    job._set(0, (False, error))

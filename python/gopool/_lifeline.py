@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+"""The lifeline: a pipe that nobody writes to, and that ends with this process.
+
+Its write end is open in this process alone (_fork closes it in every child). Pool workers have
+the kernel kill them when it closes: see gopool._worker.lifeline.
+"""
+
+from __future__ import annotations
+
+import os
+
+from gopool import _fork
+
+_read_end = -1
+
+
+def read_end() -> int:
+    """The descriptor that workers watch; made at the first call in a process."""
+    global _read_end
+    if _read_end < 0:
+        reader, writer = os.pipe()
+        _fork.own(writer)
+        _read_end = _fork.own(reader)
+    return _read_end
+
+
+def _forget() -> None:
+    global _read_end
+    _read_end = -1
+
+
+_fork.in_child(_forget)

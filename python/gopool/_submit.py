@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""From Python objects to a task in Go (stations 3 to 5 of the data flow).
+
+A payload is pickled by a Dumper, written into a staging area that Go maps as well, and handed
+over in one call with ints. Dumper and staging area are one person's for the time of a call: each
+call takes a pair from a list of free ones, or makes one. Taking from a list is atomic, so that
+threads, signal handlers, `__del__` and a `__reduce__` that submits never share a pair, and no
+lock is held while the user's code runs.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import mmap
+import os
+import sys
+from collections.abc import Callable
+from multiprocessing import reduction
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
+
+from gopool import _core, _fork
+from gopool._worker.channel import MAX_INLINE
+from gopool._worker.pickling import Dumper, dumps, write_region
+
+_STAGING_SIZE = 65_536  # bytes; holds MAX_INLINE
+_MAX_FREE = 16  # pairs kept for the next calls; more callers at a time make their own
+
+
+class Desk:
+    """A Dumper and a staging area: what one submission needs for itself."""
+
+    __slots__ = ("dumper", "handle", "memory")
+
+    def __init__(self, native: Any) -> None:
+        fd = os.memfd_create("gopool-staging", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(fd, _STAGING_SIZE)
+            self.memory = mmap.mmap(fd, _STAGING_SIZE)
+            self.handle = _core.checked(native.StagingOpen(fd, _STAGING_SIZE))
+        finally:
+            os.close(fd)
+        self.dumper = Dumper()
+
+
+_free: list[Desk] = []
+_fork.in_child(_free.clear)
+
+
+def take_desk(native: Any) -> Desk:
+    """A free desk, or a new one."""
+    try:
+        return _free.pop()
+    except IndexError:
+        return Desk(native)
+
+
+def return_desk(native: Any, desk: Desk) -> None:
+    """Give a desk back after use; one that a failed dump left unclean gets a new Dumper."""
+    if len(_free) < _MAX_FREE:
+        _free.append(desk)
+    else:
+        native.StagingClose(desk.handle)
+
+
+class Functions:
+    """Which functions are sent once per worker and named by a number afterwards.
+
+    Only what pickles by reference: plain functions, builtins and classes that their module still
+    has under their name, with no reducer registered for their type. All else, and all beyond
+    _LIMIT, travels inside each payload. Holds strong references, so that an id never means
+    another function.
+    """
+
+    _LIMIT = 4096
+    _MAX_DEFINITION = 4096  # bytes; beside MAX_INLINE it fits into a frame
+    _KINDS = frozenset((FunctionType, BuiltinFunctionType, type))
+
+    def __init__(self, native: Any, pool: int) -> None:
+        self._native = native
+        self._pool = pool
+        self._known: dict[Any, tuple[int, str, str]] = {}
+
+    def number(self, function: Any) -> int:
+        """The function's number in this pool; 0: put it into the payload."""
+        kind = type(function)
+        if kind not in self._KINDS:
+            return 0
+        entry = self._known.get(function)
+        if entry is None:
+            entry = self._add(function)
+        number, module_name, name = entry
+        module = sys.modules.get(module_name)
+        if module is None or module.__dict__.get(name) is not function or _has_reducer(kind):
+            return 0  # pickling says what is wrong, or asks the reducer
+        return number
+
+    def _add(self, function: Any) -> tuple[int, str, str]:
+        module_name, name = getattr(function, "__module__", None), function.__qualname__
+        bound = getattr(function, "__self__", None)
+        if (
+            not isinstance(module_name, str)
+            or not (bound is None or isinstance(bound, ModuleType))
+            or len(self._known) >= self._LIMIT
+        ):
+            return 0, "", ""
+        module = sys.modules.get(module_name)
+        if getattr(module, "__dict__", {}).get(name) is not function or _has_reducer(
+            type(function)
+        ):
+            return 0, "", ""
+        definition = dumps(function)
+        if len(definition) > self._MAX_DEFINITION:
+            return 0, "", ""
+        entry = self._known[function] = self._send(definition), module_name, name
+        return entry
+
+    def _send(self, definition: bytes) -> int:
+        desk = take_desk(self._native)
+        desk.memory[: len(definition)] = definition
+        number = self._native.FunctionAdd(self._pool, desk.handle, len(definition))
+        return_desk(self._native, desk)
+        return _core.checked(number)
+
+
+def _has_reducer(kind: type) -> bool:
+    return kind in copyreg.dispatch_table or kind in reduction.ForkingPickler._extra_reducers
+
+
+class Submitter:
+    """Hands the tasks of one pool to Go."""
+
+    def __init__(self, native: Any, pool: int, functions: Functions) -> None:
+        self._native = native
+        self._pool = pool
+        self._number = functions.number
+        self._submit: Callable[..., int] = native.Submit
+        # Regions of unsettled tasks by (job, index): the outcome says when to close one.
+        self.regions: set[int] = set()
+
+    def submit(self, job: int, index: int, mode: int, function: Any, arguments: Any) -> int:
+        """Pickle a task and hand it over.
+
+        Returns:
+            bytes of payload that are unsettled now.
+
+        Raises:
+            whatever pickling raises; ValueError or PoolTerminatedError where the pool takes
+            nothing any more; OSError where a large payload finds no memory.
+        """
+        number = self._number(function)
+        desk = take_desk(self._native)
+        try:
+            chunks = desk.dumper.dump(arguments if number else (function, arguments))
+            if len(chunks) == 1 and len(chunks[0]) <= MAX_INLINE:
+                size = len(chunks[0])
+                desk.memory[:size] = chunks[0]
+                load = self._submit(self._pool, desk.handle, size, job, index, mode, number)
+            else:
+                load = self._submit_region(chunks, job, index, mode, number)
+            desk.dumper.clear()
+        except BaseException:
+            desk.dumper = Dumper()  # the other one may hold half a pickle
+            raise
+        finally:
+            return_desk(self._native, desk)
+        if load < 0:
+            raise _core.exception_for(load)
+        return load
+
+    def _submit_region(self, chunks: list[Any], job: int, index: int, mode: int, fn: int) -> int:
+        fd, size = write_region(chunks)
+        self.regions.add(_fork.own(fd))
+        load: int = self._native.SubmitRegion(self._pool, fd, size, job, index, mode, fn)
+        if load < 0:
+            self.close_region(fd)
+        return load
+
+    def close_region(self, fd: int) -> None:
+        """Close the region of a settled task."""
+        self.regions.discard(fd)
+        _fork.close(fd)
+
+    def close_regions(self) -> None:
+        """Close the regions of the tasks that a terminated pool dropped."""
+        while self.regions:
+            _fork.close(self.regions.pop())

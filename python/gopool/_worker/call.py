@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""One task in the worker: unpickle, call, pickle (station 9 of the data flow).
+
+Whatever the user's code does here, also in `__reduce__` and `__setstate__`, becomes the task's
+outcome.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections.abc import Callable
+from multiprocessing.pool import ExceptionWithTraceback, MaybeEncodingError
+from typing import Any
+
+from gopool._worker.pickling import Dumper, dumps
+
+CALL, MAP, STARMAP = 0, 1, 2  # PROTOCOL.md, Task.mode
+VALUE, ERROR, ENCODING = 0, 1, 2  # PROTOCOL.md, Done.status
+
+
+def call(mode: int, function: Callable[..., Any], arguments: Any) -> Any:
+    """Apply a function the way its job asks for; a map's chunk gives the list of its results."""
+    if mode == CALL:
+        args, kwds = arguments
+        return function(*args, **kwds)
+    if mode == MAP:
+        return list(map(function, arguments))
+    return list(itertools.starmap(function, arguments))
+
+
+def unpack(payload: Any, definition: bytes | None) -> tuple[Callable[..., Any], Any]:
+    """Unpickle what a task is about; without a definition the function is in the payload.
+
+    A definition is unpickled for every task: that finds the function anew by module and name, so
+    that a reload or a patch in the worker is seen, as it is when it travels with each task.
+    """
+    if definition is None:
+        function, arguments = pickle.loads(payload)
+        return function, arguments
+    return pickle.loads(definition), pickle.loads(payload)
+
+
+def pack_value(dumper: Dumper, value: Any) -> tuple[int, list[Any]]:
+    """(status, buffers) of a task that returned.
+
+    A value that does not pickle is the standard library's MaybeEncodingError.
+    """
+    try:
+        return VALUE, dumper.dump(value)
+    except Exception as error:
+        return ENCODING, [_pack_exception(_encoding_error(error, value), "")]
+
+
+def pack_error(error: BaseException, with_traceback: bool) -> tuple[int, list[Any]]:
+    """(status, buffers) of a task that raised."""
+    text = ExceptionWithTraceback(error, error.__traceback__).tb if with_traceback else ""
+    try:
+        return ERROR, [_pack_exception(error, text)]
+    except Exception as problem:
+        return ENCODING, [_pack_exception(_encoding_error(problem, error), "")]
+
+
+def _pack_exception(error: BaseException, traceback: str) -> bytes:
+    """Two pickles: the exception in words, for whoever can't rebuild it, and the exception."""
+    words = (type(error).__qualname__, _repr(error), traceback)
+    return dumps(words) + dumps(error)
+
+
+def _encoding_error(problem: Exception, value: Any) -> MaybeEncodingError:
+    try:
+        return MaybeEncodingError(problem, value)
+    except Exception:  # a repr that raises
+        return MaybeEncodingError(_repr(problem), object.__repr__(value))
+
+
+def _repr(obj: object) -> str:
+    try:
+        return repr(obj)
+    except Exception:
+        return object.__repr__(obj)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""The worker's end of its socket pair (twin: bridge/link_linux.go)."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from typing import Any
+
+from gopool._worker import frame, message
+from gopool._worker.pickling import write_region
+
+# Larger payloads go into a memory region. Beside this many bytes a function's definition (at most
+# 4,096) fits into the frame as well.
+MAX_INLINE = 60_000
+
+_ONE_FD = socket.CMSG_SPACE(array.array("i", [0]).itemsize)
+
+
+class ParentGone(Exception):
+    """The parent closed its end or broke the protocol's framing."""
+
+
+class Channel:
+    """Receives and sends one message at a time; both block."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd)
+        self._socket.setblocking(True)  # whatever socket.setdefaulttimeout() says
+        self._buffer = bytearray(frame.MAX_FRAME)
+        self._view = memoryview(self._buffer)
+        self._receive = self._socket.recvmsg_into
+
+    def receive(self) -> tuple[Any, int]:
+        """Wait for a message.
+
+        Returns:
+            (message as gopool._worker.message.decode_task gives it, descriptor of its region or
+            -1).
+
+        Raises:
+            ParentGone; ProtocolError.
+        """
+        size, ancillary, flags, _ = self._receive([self._buffer], _ONE_FD)
+        fd = _descriptor(ancillary)
+        if size == 0 or flags & socket.MSG_TRUNC:
+            raise ParentGone
+        return message.decode_task(frame.body(self._view, size), fd >= 0), fd
+
+    def send(self, data: bytes) -> None:
+        """Send a whole frame."""
+        self._socket.send(data)
+
+    def send_done(self, task: int, status: int, chunks: list[Any]) -> None:
+        """Send the outcome of a task; large ones in a region."""
+        if len(chunks) == 1 and len(chunks[0]) <= MAX_INLINE:
+            self._socket.send(message.pack_done(task, status, chunks[0]))
+            return
+        fd, size = write_region(chunks)
+        try:
+            rights = array.array("i", [fd])
+            self._socket.sendmsg(
+                [message.pack_done(task, status, size)],
+                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)],
+            )
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close this end (in a child that is no worker)."""
+        self._socket.close()
+
+
+def _descriptor(ancillary: list[tuple[int, int, bytes]]) -> int:
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds = array.array("i")
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+            return fds[0]
+    return -1

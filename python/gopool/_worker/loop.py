@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: MIT
+"""What a worker process does from its first message to its last.
+
+It reads a task only when it is about to begin it: what it has not read, the parent may take back.
+
+Ctrl-C reaches every process of the terminal. A worker between tasks ignores it, within a task it
+is that task's outcome. Python's own handler is replaced for this by one that asks where the
+worker is; programs that a task starts inherit the system's default either way. A handler that
+the user set, in the parent before a fork or in the initializer, is left alone.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import traceback
+from collections.abc import Callable
+from multiprocessing import util
+from multiprocessing.pool import ExceptionWithTraceback
+from typing import Any
+
+from gopool._worker import lifeline, message
+from gopool._worker.call import call, pack_error, pack_value, unpack
+from gopool._worker.channel import Channel, ParentGone
+from gopool._worker.passing import PassedFD
+from gopool._worker.pickling import Dumper
+
+__all__ = ["ExceptionWithTraceback", "Worker", "main"]
+
+# The worker that this process is; None in every other process, forked children included.
+_current: Worker | None = None
+
+
+def main(
+    endpoint: PassedFD,
+    parent: PassedFD,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    maxtasks: int | None,
+    wrap_exception: bool,
+) -> None:
+    """Run a pool's worker until it is told to stop or has done maxtasks tasks.
+
+    Args:
+        endpoint: this worker's end of the socket pair.
+        parent: the read end of the parent's lifeline.
+        initializer, initargs, maxtasks: as in multiprocessing.Pool.
+        wrap_exception: whether the text of a task's traceback travels with its exception.
+    """
+    global _current
+    lifeline.arm(parent.fd)
+    worker = _current = Worker(Channel(endpoint.fd), maxtasks, wrap_exception)
+    try:
+        worker.initialize(initializer, initargs)
+        worker.serve()
+    except (ParentGone, BrokenPipeError, ConnectionResetError):
+        util.debug("gopool worker: the parent is gone")
+    finally:
+        _current = None
+
+
+class Worker:
+    """One worker's state; everything runs on the process's main thread."""
+
+    def __init__(self, channel: Channel, maxtasks: int | None, wrap_exception: bool) -> None:
+        self._channel = channel
+        self._maxtasks = maxtasks
+        self._wrap_exception = wrap_exception
+        self._dumper = Dumper()
+        self._definitions: dict[int, bytes] = {}
+        self._in_user_code = False
+        self._is_worker = True  # False in a child that a task forked
+
+    def initialize(
+        self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+    ) -> None:
+        """Greet, run the initializer, and say that tasks may come.
+
+        An initializer's exception is told to the parent and raised on, as in the standard
+        library, where it ends the process with a traceback.
+        """
+        self._channel.send(message.pack_hello(os.getpid(), 0))
+        if initializer is not None:
+            try:
+                initializer(*initargs)
+            except BaseException:
+                self._tell_failure()
+                raise
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._on_sigint)
+        self._channel.send(message.pack_ready())
+
+    def _tell_failure(self) -> None:
+        self._channel.send(message.pack_failed("initializer", traceback.format_exc()))
+
+    def serve(self) -> None:
+        """Take tasks until Stop."""
+        completed = 0
+        while self._maxtasks is None or completed < self._maxtasks:
+            task, fd = self._channel.receive()
+            if task is None:
+                break
+            self._run(task, fd)
+            completed += 1
+        util.debug("worker exiting after %d tasks", completed)
+
+    def _run(self, task: tuple[Any, ...], fd: int) -> None:
+        number, mode, function, payload, definition = task
+        if definition is not None:
+            self._definitions[function] = definition
+        try:
+            try:
+                self._in_user_code = True
+                if fd >= 0:
+                    payload = mmap.mmap(fd, payload, mmap.MAP_PRIVATE, mmap.PROT_READ)
+                    os.close(fd)
+                call_function, arguments = unpack(payload, self._definitions.get(function))
+                payload = None  # the region is unmapped before the call
+                value = call(mode, call_function, arguments)
+                call_function = arguments = None
+                if not self._is_worker:
+                    self._leave(0)
+                status, chunks = pack_value(self._dumper, value)
+            finally:
+                self._in_user_code = False
+        except BaseException as error:
+            self._in_user_code = False
+            if not self._is_worker:
+                self._leave(1)
+            self._dumper = Dumper()  # the other one may hold half a pickle
+            status, chunks = pack_error(error, self._wrap_exception)
+            error.__traceback__ = None
+        call_function = arguments = value = task = payload = None
+        self._channel.send_done(number, status, chunks)
+        self._dumper.clear()
+
+    def _on_sigint(self, number: int, frame: Any) -> None:
+        if self._in_user_code or not self._is_worker:
+            signal.default_int_handler(number, frame)
+
+    def disown(self) -> None:
+        """In a child that a task forked: be no worker, use none of its descriptors."""
+        self._is_worker = False
+        self._channel.close()
+
+    def _leave(self, code: int) -> None:
+        """End a child that a task forked and let return into its worker's code."""
+        util._flush_std_streams()  # type: ignore[attr-defined]
+        os._exit(code)
+
+
+def _after_fork_in_child() -> None:
+    global _current
+    if _current is not None:
+        _current.disown()
+        _current = None
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: MIT
+"""Contexts and process classes that hand their processes to gopool; used in every process.
+
+Each class is the stdlib's with the least change: a process class differs in how it makes its
+popen object, a context in its Process, its Pool() and its Manager(). Locks, queues and shared
+values are therefore the stdlib's own, bound to gopool's context.
+
+There is one start-method state, and it is multiprocessing's: gopool's default context keeps none
+of its own, it reads and writes that of `multiprocessing.context`. So what is set through one is
+seen through the other, in children too, since they are started with the stdlib's state.
+"""
+
+from __future__ import annotations
+
+from multiprocessing import context as _twin
+
+from gopool._mirror import mirror
+
+TYPE_CHECKING = False  # type checkers take it as true; importing typing costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from multiprocessing.process import BaseProcess
+    from typing import Any, Literal, overload
+
+    from gopool.managers import SyncManager
+    from gopool.pool import Pool
+    from gopool.popen import ForkPopen, ForkServerPopen, SpawnPopen
+
+__all__ = ()  # as in the stdlib
+
+mirror(__name__, _twin)
+
+# The same module for the names that the stubs of type checkers leave out.
+_private: Any = _twin
+
+ProcessError = _twin.ProcessError
+BufferTooShort = _twin.BufferTooShort
+TimeoutError = _twin.TimeoutError
+AuthenticationError = _twin.AuthenticationError
+BaseContext = _twin.BaseContext
+get_spawning_popen = _twin.get_spawning_popen
+set_spawning_popen = _twin.set_spawning_popen
+assert_spawning = _twin.assert_spawning
+
+
+class ForkProcess(_twin.ForkProcess):
+    """multiprocessing.context.ForkProcess whose popen object gopool supervises."""
+
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> ForkPopen:
+        from gopool.popen import ForkPopen
+
+        return ForkPopen(process_obj)
+
+
+class SpawnProcess(_twin.SpawnProcess):
+    """multiprocessing.context.SpawnProcess whose popen object gopool supervises."""
+
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> SpawnPopen:
+        from gopool.popen import SpawnPopen
+
+        return SpawnPopen(process_obj)
+
+
+class ForkServerProcess(_twin.ForkServerProcess):
+    """multiprocessing.context.ForkServerProcess whose popen object gopool supervises."""
+
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> ForkServerPopen:
+        from gopool.popen import ForkServerPopen
+
+        return ForkServerPopen(process_obj)
+
+
+class Process(_twin.Process):
+    """multiprocessing.Process, started by the start method in force and supervised by gopool."""
+
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> Any:
+        return _default_context.get_context().Process._Popen(process_obj)
+
+
+class _OwnContext(_twin.BaseContext):
+    """What all contexts of gopool have in common; comes after the stdlib's class in each."""
+
+    if TYPE_CHECKING:
+
+        @overload
+        def get_context(self, method: None = None) -> DefaultContext: ...
+
+        @overload
+        def get_context(self, method: Literal["spawn"]) -> SpawnContext: ...
+
+        @overload
+        def get_context(self, method: Literal["fork"]) -> ForkContext: ...
+
+        @overload
+        def get_context(self, method: Literal["forkserver"]) -> ForkServerContext: ...
+
+        @overload
+        def get_context(self, method: str) -> _twin.BaseContext: ...
+
+    def get_context(self, method: str | None = None) -> Any:
+        """Return this context, or gopool's context for the start method `method`.
+
+        A context of another kind that somebody registered with multiprocessing is returned as
+        it is. Raises ValueError for an unknown or unavailable method, as the stdlib does.
+        """
+        return _to_own(super().get_context(method))
+
+    def Pool(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+    ) -> Pool:
+        """Return a gopool.pool.Pool whose workers are started by this context."""
+        from gopool.pool import Pool
+
+        return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
+
+    def Manager(self) -> SyncManager:
+        """Return a started gopool.managers.SyncManager; its server is a process of this context."""
+        from gopool.managers import SyncManager
+
+        manager = SyncManager(ctx=self.get_context())
+        manager.start()
+        return manager
+
+
+class ForkContext(_twin.ForkContext, _OwnContext):
+    """multiprocessing.context.ForkContext with gopool's Process, Pool() and Manager()."""
+
+    Process = ForkProcess
+
+
+class SpawnContext(_twin.SpawnContext, _OwnContext):
+    """multiprocessing.context.SpawnContext with gopool's Process, Pool() and Manager()."""
+
+    Process = SpawnProcess
+
+
+class ForkServerContext(_twin.ForkServerContext, _OwnContext):
+    """multiprocessing.context.ForkServerContext with gopool's Process, Pool() and Manager()."""
+
+    Process = ForkServerProcess
+
+
+class DefaultContext(_twin.DefaultContext, _OwnContext):
+    """The context behind gopool's module-level functions; its state is multiprocessing's.
+
+    The stdlib's methods work on two attributes. Here both are views of the stdlib's default
+    context, translated between its contexts and gopool's, so every rule about when the start
+    method may be set is the stdlib's code. Instances are interchangeable.
+    """
+
+    Process = Process
+
+    def __init__(self, context: _twin.BaseContext) -> None:
+        """Has no state: `context`, which the stdlib falls back to, is taken from there too."""
+
+    @property
+    def _default_context(self) -> Any:
+        """gopool's counterpart of the context that is used while nothing was set."""
+        return _to_own(_private._default_context._default_context)
+
+    @property
+    def _actual_context(self) -> Any:
+        """gopool's counterpart of the context in force, None while nothing was set or asked."""
+        return _to_own(_private._default_context._actual_context)
+
+    @_actual_context.setter
+    def _actual_context(self, context: Any) -> None:
+        _private._default_context._actual_context = _to_stdlib(context)
+
+
+_concrete_contexts: dict[str, _twin.BaseContext] = {
+    "fork": ForkContext(),
+    "spawn": SpawnContext(),
+    "forkserver": ForkServerContext(),
+}
+
+
+def _translate(context: Any, source: dict[str, Any], target: dict[str, Any]) -> Any:
+    """Return the entry of `target` that corresponds to `context` in `source`, else `context`.
+
+    Compared by identity: a user's own context may carry the name of a built-in one.
+    """
+    name = getattr(context, "_name", None)
+    if name is not None and source.get(name) is context:
+        return target.get(name, context)
+    return context
+
+
+def _to_own(context: Any) -> Any:
+    return _translate(context, _private._concrete_contexts, _concrete_contexts)
+
+
+def _to_stdlib(context: Any) -> Any:
+    return _translate(context, _concrete_contexts, _private._concrete_contexts)
+
+
+_default_context = DefaultContext(_concrete_contexts["fork"])

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""Every exception that gopool adds to the standard library's.
+
+    multiprocessing.ProcessError
+    +-- GopoolError
+        +-- WorkerLostError       a worker ended while it ran the task
+        +-- BrokenPoolError       workers can't be kept alive
+        |   +-- WorkerStartError  they end before their first message
+        +-- PoolTerminatedError   the pool was terminated before the task was done
+        +-- TaskCancelledError    the task was cancelled (also concurrent.futures.CancelledError)
+        +-- TaskTimeoutError      the task took too long (also multiprocessing.TimeoutError)
+        +-- RemoteTaskError       what the task gave can't be rebuilt here
+        +-- PayloadTooLargeError  a message is larger than it may be (also ValueError)
+        +-- ForkedChildError      a pool was used in a child of its process (also RuntimeError)
+        +-- CoreError             a bug of gopool's: please report it
+
+All survive pickling with their attributes.
+"""
+
+from __future__ import annotations
+
+import signal
+from concurrent.futures import CancelledError
+from multiprocessing import ProcessError, TimeoutError
+
+__all__ = [
+    "BrokenPoolError",
+    "CoreError",
+    "ForkedChildError",
+    "GopoolError",
+    "PayloadTooLargeError",
+    "PoolTerminatedError",
+    "RemoteTaskError",
+    "TaskCancelledError",
+    "TaskTimeoutError",
+    "WorkerLostError",
+    "WorkerStartError",
+]
+
+
+class GopoolError(ProcessError):
+    """Base class of all that gopool raises by itself."""
+
+
+class WorkerLostError(GopoolError):
+    """A worker process ended while it ran this task; all other tasks go on.
+
+    Attributes:
+        pid: int, the process that ended.
+        exitcode: int, negative for a signal; None where somebody else reaped the process.
+        signal_name: str such as "SIGSEGV", or None.
+        seconds: float, how long the worker had the task.
+        reason: str, what gopool knows beyond that, or "".
+    """
+
+    def __init__(
+        self, pid: int, exitcode: int | None = None, seconds: float = 0.0, reason: str = ""
+    ) -> None:
+        super().__init__(pid, exitcode, seconds, reason)
+        self.pid = pid
+        self.exitcode = exitcode
+        self.seconds = seconds
+        self.reason = reason
+
+    @property
+    def signal_name(self) -> str | None:
+        return signal_name(self.exitcode)
+
+    def __str__(self) -> str:
+        text = f"worker {self.pid} {describe_exit(self.exitcode)} {self.seconds:.3g} s into the task"
+        return f"{text}: {self.reason}" if self.reason else text
+
+
+class BrokenPoolError(GopoolError):
+    """The pool gave up: its workers end again and again before they can take a task.
+
+    Attributes:
+        pid: int, the last worker that ended.
+        exitcode: int or None, as in WorkerLostError.
+        reason: str, the traceback of the initializer where it raised, or "".
+    """
+
+    def __init__(self, pid: int, exitcode: int | None = None, reason: str = "") -> None:
+        super().__init__(pid, exitcode, reason)
+        self.pid = pid
+        self.exitcode = exitcode
+        self.reason = reason
+
+    def __str__(self) -> str:
+        text = f"the initializer failed in every worker; the last, {self.pid},"
+        text = f"{text} {describe_exit(self.exitcode)}"
+        return f"{text}:\n{self.reason}" if self.reason else text
+
+
+class WorkerStartError(BrokenPoolError):
+    """Workers end before their first message; nothing of the program's own ran in them."""
+
+    def __str__(self) -> str:
+        text = (
+            f"worker {self.pid} {describe_exit(self.exitcode)} before its first message, as those "
+            "before it; its traceback is on stderr. Likely causes: the script starts processes "
+            "without `if __name__ == '__main__':`, a module that it imports fails in the child, "
+            "or gopool can't be imported there"
+        )
+        return f"{text}: {self.reason}" if self.reason else text
+
+
+class PoolTerminatedError(GopoolError):
+    """The pool was terminated (or left by its `with` block) before this task was done.
+
+    Call close() and join() first where all tasks should run to their end.
+    """
+
+
+class TaskCancelledError(GopoolError, CancelledError):
+    """The task was cancelled."""
+
+
+class TaskTimeoutError(GopoolError, TimeoutError):
+    """The task took longer than it was allowed to."""
+
+
+class RemoteTaskError(GopoolError):
+    """What the task returned or raised can't be unpickled in this process.
+
+    The error of unpickling is the cause.
+
+    Attributes:
+        type_name: str, the qualified name of the exception's type; "" for a result.
+        text: str, repr of the exception; "" for a result.
+        traceback: str, the traceback in the worker; "" for a result.
+    """
+
+    def __init__(self, type_name: str = "", text: str = "", traceback: str = "") -> None:
+        super().__init__(type_name, text, traceback)
+        self.type_name = type_name
+        self.text = text
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        if not self.type_name:
+            return "the task's result can't be unpickled in this process; the cause says why"
+        return f"the task raised {self.text}, which can't be unpickled here\n{self.traceback}"
+
+
+class PayloadTooLargeError(GopoolError, ValueError):
+    """A message is larger than the protocol allows."""
+
+
+class ForkedChildError(GopoolError, RuntimeError):
+    """A pool was used in a process that was forked from its own.
+
+    The pool's workers and threads belong to the parent: make a pool in the child.
+    """
+
+
+class CoreError(GopoolError):
+    """Something that can't happen happened: a bug of gopool's. Please report it."""
+
+
+def signal_name(exitcode: int | None) -> str | None:
+    """The name of the signal that an exit code stands for, or None."""
+    if exitcode is None or exitcode >= 0:
+        return None
+    try:
+        return signal.Signals(-exitcode).name
+    except ValueError:
+        return f"signal {-exitcode}"
+
+
+def describe_exit(exitcode: int | None) -> str:
+    """An exit code in words, as in "was ended by SIGKILL"."""
+    if exitcode is None:
+        return "ended (with what exit code is unknown: something else reaped it)"
+    name = signal_name(exitcode)
+    return f"exited with code {exitcode}" if name is None else f"was ended by {name}"

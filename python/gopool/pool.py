@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: MIT
+"""multiprocessing.pool with the Go core behind Pool (stations 1 and 2 of the data flow).
+
+Pool is a subclass of the standard library's: this module holds the methods that differ, which
+gopool.install() also puts in front of the originals (_install.py). ThreadPool is the standard
+library's.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import pool as stdlib
+from multiprocessing import util
+from multiprocessing.pool import *  # noqa: F403  the twin's public names
+from typing import Any
+
+from gopool import _core, _mirror, popen
+from gopool._crew import Settings
+from gopool._engine import CALL, MAP, STARMAP, Engine
+from gopool._faces import QueueFace, TaskHandlerFace, TaskQueueFace
+from gopool._jobs import AsyncResult as EngineResult
+from gopool._jobs import IMapIterator, IMapUnorderedIterator, guarded
+
+_mirror.mirror(__name__, stdlib)
+
+_RUN, _CLOSE, _TERMINATE = stdlib.RUN, stdlib.CLOSE, stdlib.TERMINATE  # type: ignore[attr-defined]
+
+
+class Pool(stdlib.Pool):
+    """A pool of worker processes whose tasks the Go core schedules.
+
+    Same signature, semantics and exceptions as multiprocessing.pool.Pool. Beyond it: a worker
+    that dies fails the one task that it ran, with WorkerLostError, and is replaced; terminate()
+    ends every pending get() with PoolTerminatedError; a callback that raises is reported and
+    harms nothing else.
+
+    Where this process's limits don't let Go load, the pool is the standard library's, with one
+    RuntimeWarning.
+
+    Source: multiprocessing.pool.Pool of CPython 3.10 to 3.13.
+    """
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        context: Any = None,
+    ) -> None:
+        if not start(self, processes, initializer, initargs, maxtasksperchild, context):
+            super().__init__(processes, initializer, initargs, maxtasksperchild, context)
+
+
+def start(
+    self: Any,
+    processes: int | None = None,
+    initializer: Callable[..., object] | None = None,
+    initargs: Iterable[Any] = (),
+    maxtasksperchild: int | None = None,
+    context: Any = None,
+) -> bool:
+    """Give a Pool object, of any class, an engine and start it.
+
+    Returns False, with a warning, where this process's limits don't let Go load: the pool is to
+    be the standard library's then.
+    """
+    obstacle = _core.obstacle()
+    if obstacle is not None:
+        popen.warn_unsupervised(obstacle)
+        return False
+    self._pool = []
+    self._state = stdlib.INIT  # type: ignore[attr-defined]
+    self._ctx = context or _default_context(self)
+    self._cache = {}
+    self._processes = _size(processes)
+    self._maxtasksperchild = _checked_maxtasks(maxtasksperchild)
+    self._initializer = initializer
+    self._initargs = initargs
+    if initializer is not None and not callable(initializer):
+        raise TypeError("initializer must be a callable")
+    settings = Settings(initializer, tuple(initargs), maxtasksperchild, self._wrap_exception)
+    self._engine = engine = Engine(self, settings)
+    self._taskqueue = TaskQueueFace(engine)
+    self._inqueue, self._outqueue = QueueFace(engine), QueueFace(engine)
+    self._quick_put, self._quick_get = self._inqueue.put, self._outqueue.get
+    self._change_notifier = None
+    self._worker_handler = engine.maintenance
+    self._task_handler = TaskHandlerFace(engine)
+    self._result_handler = engine.collector_thread
+    self._terminate = util.Finalize(self, _end, args=(engine,), exitpriority=15)
+    self._state = _RUN
+    return True
+
+
+def _default_context(pool: Any) -> Any:
+    """gopool's for gopool's own class; for a patched one the standard library's."""
+    if isinstance(pool, Pool):
+        from gopool import context
+
+        return context._default_context.get_context()
+    return stdlib.get_context()  # type: ignore[attr-defined]
+
+
+def _size(processes: int | None) -> int:
+    if processes is None:
+        count = getattr(os, "process_cpu_count", os.cpu_count)
+        processes = count() or 1
+    if processes < 1:
+        raise ValueError("Number of processes must be at least 1")
+    return processes
+
+
+def _checked_maxtasks(maxtasks: int | None) -> int | None:
+    if maxtasks is not None and (not isinstance(maxtasks, int) or maxtasks <= 0):
+        raise ValueError("maxtasksperchild must be a positive int or None")
+    return maxtasks
+
+
+def _end(engine: Engine) -> None:
+    """The finalizer of a pool: at terminate(), when it is collected, or at exit."""
+    util.debug("finalizing pool")
+    engine.terminate()
+
+
+# The methods that differ, for pools with an engine. `self` is any Pool object.
+
+
+def _pool_apply_async(
+    self: Any,
+    func: Callable[..., Any],
+    args: Iterable[Any] = (),
+    kwds: dict[str, Any] = {},  # noqa: B006  the standard library's signature
+    callback: Callable[[Any], object] | None = None,
+    error_callback: Callable[[BaseException], object] | None = None,
+) -> EngineResult:
+    """Asynchronous version of `apply()` method."""
+    if self._state != _RUN:
+        raise ValueError("Pool not running")
+    result = EngineResult(self, callback, error_callback)
+    self._engine.submit(result._job, CALL, func, (args, kwds))
+    return result
+
+
+def _pool_map_async(
+    self: Any,
+    func: Callable[..., Any],
+    iterable: Iterable[Any],
+    mapper: Callable[..., Any],
+    chunksize: int | None = None,
+    callback: Callable[[Any], object] | None = None,
+    error_callback: Callable[[BaseException], object] | None = None,
+) -> Any:
+    """Helper of map, starmap and their async versions."""
+    self._check_running()
+    if not hasattr(iterable, "__len__"):
+        iterable = list(iterable)
+    length = len(iterable)  # type: ignore[arg-type]
+    if chunksize is None:
+        chunksize, extra = divmod(length, self._processes * 4)
+        chunksize += bool(extra)
+    if length == 0:
+        chunksize = 0
+    chunks = stdlib.Pool._get_tasks(func, iterable, chunksize)  # type: ignore[attr-defined]
+    result = stdlib.MapResult(  # type: ignore[call-arg]
+        self,  # type: ignore[arg-type]
+        chunksize,
+        length,
+        callback and guarded(callback),
+        error_callback=error_callback and guarded(error_callback),
+    )
+    job, mode = result._job, _MODES.get(mapper)  # type: ignore[attr-defined]
+    if mode is None:
+        tasks = ((job, i, CALL, mapper, ((chunk,), {})) for i, chunk in enumerate(chunks))
+    else:
+        tasks = ((job, i, mode, func, items) for i, (_, items) in enumerate(chunks))
+    self._engine.submit_all(tasks)
+    return result
+
+
+_MODES = {
+    stdlib.mapstar: MAP,  # type: ignore[attr-defined]
+    stdlib.starmapstar: STARMAP,  # type: ignore[attr-defined]
+}
+
+
+def _imap(self: Any, kind: Any, func: Any, iterable: Iterable[Any], chunksize: int) -> Any:
+    self._check_running()
+    if chunksize < 1:
+        raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+    result = kind(self)
+    if chunksize == 1:
+        self._engine.feed(result, CALL, func, _single_arguments(iterable))
+        return result
+    chunks = stdlib.Pool._get_tasks(func, iterable, chunksize)  # type: ignore[attr-defined]
+    self._engine.feed(result, MAP, func, (items for _, items in chunks))
+    return (item for chunk in result for item in chunk)
+
+
+def _single_arguments(iterable: Iterable[Any]) -> Iterator[Any]:
+    """The arguments of calls with one item each; iter() is called in the feeder's thread."""
+    for item in iterable:
+        yield (item,), {}
+
+
+def _pool_imap(
+    self: Any, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1
+) -> Iterator[Any]:
+    """Equivalent of `map()` -- can be MUCH slower than `Pool.map()`."""
+    result: Iterator[Any] = _imap(self, IMapIterator, func, iterable, chunksize)
+    return result
+
+
+def _pool_imap_unordered(
+    self: Any, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1
+) -> Iterator[Any]:
+    """Like `imap()` method but ordering of results is arbitrary."""
+    result: Iterator[Any] = _imap(self, IMapUnorderedIterator, func, iterable, chunksize)
+    return result
+
+
+def _pool_close(self: Any) -> None:
+    """No job can be added any more; the workers stop when all tasks are done."""
+    util.debug("closing pool")
+    if self._state == _RUN:
+        self._state = _CLOSE
+        self._engine.close()
+
+
+def _pool_terminate(self: Any) -> None:
+    """End the workers at once, without finishing outstanding tasks."""
+    util.debug("terminating pool")
+    self._state = _TERMINATE
+    self._terminate()
+
+
+def _pool_join(self: Any) -> None:
+    """Wait until the workers are gone; after close() or terminate()."""
+    util.debug("joining pool")
+    if self._state == _RUN:
+        raise ValueError("Pool is still running")
+    elif self._state not in (_CLOSE, _TERMINATE):
+        raise ValueError("In unknown state")
+    self._engine.join()
+    for process in list(self._pool):
+        process.join()
+
+
+def _pool_repopulate_pool(self: Any) -> None:
+    """Start workers up to the size of the pool."""
+    self._engine.crew.refill()
+
+
+def _pool_del(self: Any, _warn: Any = warnings.warn, _run: str = _RUN) -> None:
+    if self.__dict__.get("_state") == _run and not self._engine._forked:
+        _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
+
+
+# What an engine replaces in the standard library's class; _install.py uses the same table.
+METHODS: dict[str, Callable[..., Any]] = {
+    "apply_async": _pool_apply_async,
+    "_map_async": _pool_map_async,
+    "imap": _pool_imap,
+    "imap_unordered": _pool_imap_unordered,
+    "close": _pool_close,
+    "terminate": _pool_terminate,
+    "join": _pool_join,
+    "_repopulate_pool": _pool_repopulate_pool,
+    "__del__": _pool_del,
+}
+
+
+def dispatching(
+    original: Callable[..., Any], method: Callable[..., Any]
+) -> Callable[..., Any]:
+    """A method that serves pools with an engine by `method` and all others by `original`."""
+
+    @functools.wraps(original)
+    def dispatch(self: Any, *args: Any, **kwds: Any) -> Any:
+        if "_engine" in self.__dict__:
+            return method(self, *args, **kwds)
+        return original(self, *args, **kwds)
+
+    return dispatch
+
+
+for _name, _method in METHODS.items():
+    setattr(Pool, _name, dispatching(getattr(stdlib.Pool, _name), _method))

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""Builds gopool/_native/_pyapi.<EXT_SUFFIX> from the Go package ./pyapi.
+
+This is the one place where setuptools meets the Go build; how the file comes about stands in
+build_backend/gopool_build/bindings.py, all metadata in pyproject.toml. By hand:
+
+    python setup.py build_ext --inplace
+"""
+
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+# A command line runs setup.py without the backend's path.
+sys.path.insert(0, str(ROOT / "build_backend"))
+
+from gopool_build import BuildError  # noqa: E402 (needs the line above)
+from gopool_build.bindings import build_extension  # noqa: E402
+
+
+class BuildGoExtension(build_ext):
+    """build_ext whose only extension is compiled by Go instead of by setuptools."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Build `ext` where setuptools wants it: build folder, wheel or source tree."""
+        try:
+            build_extension(ROOT, Path(self.get_ext_fullpath(ext.name)).absolute())
+        except BuildError as error:
+            raise SystemExit(str(error)) from None
+
+
+setup(
+    # No sources: setuptools shall neither compile nor pack any.
+    ext_modules=[Extension("gopool._native._pyapi", sources=[])],
+    cmdclass={"build_ext": BuildGoExtension},
+)

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: MIT
+"""Workers that die, and objects that do not travel: one task fails, nothing hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from multiprocessing.pool import MaybeEncodingError, RemoteTraceback
+from typing import Any
+
+import functions as f
+import gopool
+import pytest
+
+
+@pytest.mark.parametrize("chunksize", [1, 5])
+def test_map_with_a_dying_item(context: Any, chunksize: int) -> None:
+    """A worker that dies in a chunk fails the map with WorkerLostError; the pool goes on."""
+    with context.Pool(2) as pool:
+        calls = [(f.square, (x,)) for x in range(9)] + [(os._exit, (4,))]
+        with pytest.raises(gopool.WorkerLostError) as caught:
+            pool.starmap(f.call, calls, chunksize)
+        assert caught.value.exitcode == 4
+        assert pool.map(f.square, range(3)) == [0, 1, 4]
+
+
+def test_exit_code_and_pid(context: Any) -> None:
+    """The error says which process ended, how, and how long it had the task."""
+    with context.Pool(1) as pool:
+        pid = pool.apply(f.pid)
+        with pytest.raises(gopool.WorkerLostError) as caught:
+            pool.apply(f.kill_self)
+        error = caught.value
+        assert (error.pid, error.exitcode, error.signal_name) == (pid, -9, "SIGKILL")
+        assert "was ended by SIGKILL" in str(error)
+        assert pool.apply(f.pid) != pid
+
+
+def test_other_tasks_complete(context: Any) -> None:
+    """Tasks before and after the lost one are all done, each once."""
+    with context.Pool(2) as pool:
+        results = [
+            pool.apply_async(f.exit_hard if x == 10 else f.square, (x,)) for x in range(30)
+        ]
+        for x, result in enumerate(results):
+            if x == 10:
+                with pytest.raises(gopool.WorkerLostError):
+                    result.get(timeout=60)
+            else:
+                assert result.get(timeout=60) == x * x
+
+
+def test_worker_dies_idle(context: Any, eventually: Any) -> None:
+    """An idle worker that is killed is replaced, and no task notices."""
+    with context.Pool(1) as pool:
+        victim = pool.apply(f.pid)
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: [w.pid for w in pool._pool] not in ([victim], []), "a replacement")
+        assert pool.apply(f.square, (3,)) == 9
+
+
+def test_reaped_by_somebody_else() -> None:
+    """Where somebody else reaps the worker, the exit code is None; nothing hangs."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps at once
+    try:
+        with gopool.get_context("fork").Pool(1) as pool:
+            with pytest.raises(gopool.WorkerLostError) as caught:
+                pool.apply(f.exit_hard)
+            assert caught.value.exitcode is None
+            assert "unknown" in str(caught.value)
+            assert pool.apply(f.square, (3,)) == 9
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_argument_does_not_pickle(pool: Any) -> None:
+    """The error reaches that call's get(); nothing else is touched."""
+    with pytest.raises(TypeError, match="does not pickle"):
+        pool.apply(f.identity, (f.BadArgument(),))
+    with pytest.raises(TypeError, match="does not pickle"):
+        pool.map(f.identity, [1, f.BadArgument(), 3], chunksize=1)
+    assert pool.apply(f.square, (3,)) == 9
+
+
+def test_argument_does_not_unpickle(pool: Any) -> None:
+    """The task fails with the original exception; the worker goes on."""
+    pid = pool.apply(f.pid)
+    with pytest.raises(ValueError) as caught:
+        pool.apply(f.identity, (f.Bomb(int, "no number"),))
+    assert isinstance(caught.value.__cause__, RemoteTraceback)
+    assert pid in {pool.apply(f.pid) for _ in range(4)}
+
+
+def test_argument_kills_at_unpickling(context: Any) -> None:
+    """An argument that ends the process while it is unpickled is charged to its task alone."""
+    with context.Pool(1) as pool:
+        with pytest.raises(gopool.WorkerLostError) as caught:
+            pool.apply(f.identity, (f.Bomb(os._exit, 6),))
+        assert caught.value.exitcode == 6
+        assert pool.apply(f.square, (3,)) == 9
+
+
+def test_result_does_not_pickle(pool: Any) -> None:
+    """A result that does not pickle is MaybeEncodingError, as in the standard library."""
+    with pytest.raises(MaybeEncodingError) as caught:
+        pool.apply(f.make_lambda)
+    assert "lambda" in caught.value.value
+    assert "pickle" in caught.value.exc
+
+
+def test_exception_does_not_pickle(pool: Any) -> None:
+    """So is an exception that does not pickle."""
+    with pytest.raises(MaybeEncodingError) as caught:
+        pool.apply(f.raise_unpicklable)
+    assert "not to be pickled" in caught.value.exc
+
+
+def test_exception_does_not_unpickle(pool: Any) -> None:
+    """An exception that can't be rebuilt here arrives in words; the pool goes on."""
+    with pytest.raises(gopool.RemoteTaskError) as caught:
+        pool.apply(f.raise_unpicklable_here)
+    assert caught.value.type_name == "UnpicklableHere"
+    assert "raise UnpicklableHere" in str(caught.value)
+    assert pool.apply(f.square, (3,)) == 9
+
+
+def test_result_does_not_unpickle(pool: Any) -> None:
+    """So does a result."""
+    with pytest.raises(gopool.RemoteTaskError) as caught:
+        pool.apply(f.Bomb, (int, "no number"))
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert pool.apply(f.square, (3,)) == 9
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_base_exceptions(pool: Any, error: BaseException) -> None:
+    """A BaseException is its task's outcome, and the worker stays."""
+    pids = set(pool.map(f.pid, range(8), chunksize=1))
+    with pytest.raises(type(error)):
+        pool.apply(f.raise_it, (error,))
+    assert set(pool.map(f.pid, range(8), chunksize=1)) <= pids | set(
+        w.pid for w in pool._pool
+    )
+    assert pool.apply(f.square, (3,)) == 9
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_callback_raises(pool: Any) -> None:
+    """A callback that raises is reported through threading.excepthook; results still arrive."""
+    reported: list[Any] = []
+    before, threading.excepthook = threading.excepthook, reported.append
+    try:
+        assert pool.apply_async(f.square, (3,), callback=_explode).get(timeout=30) == 9
+        assert pool.map_async(f.square, [1, 2], callback=_explode).get(timeout=30) == [1, 4]
+        with pytest.raises(ValueError):
+            pool.apply_async(f.fail, (3,), error_callback=_explode).get(timeout=30)
+    finally:
+        threading.excepthook = before
+    assert [r.exc_type for r in reported] == [ZeroDivisionError] * 3
+
+
+def _explode(_: Any) -> None:
+    raise ZeroDivisionError
+
+
+def test_initializer_raises(context: Any) -> None:
+    """An initializer that always raises breaks the pool after a few tries; callers learn why."""
+    with context.Pool(2, f.fail_initializer) as pool:
+        with pytest.raises(gopool.BrokenPoolError, match="no worker can be made") as caught:
+            pool.apply(f.square, (3,))
+        assert not isinstance(caught.value, gopool.WorkerStartError)
+        with pytest.raises(gopool.BrokenPoolError):
+            pool.map(f.square, range(3))
+
+
+def test_task_that_forks(context: Any) -> None:
+    """A child that a task forks and lets return is no worker: one outcome, the parent's."""
+    with context.Pool(1) as pool:
+        assert [pool.apply(f.fork_and_return) for _ in range(3)] == ["parent"] * 3
+
+
+def test_task_closes_everything(context: Any) -> None:
+    """A task that closes gopool's descriptors loses its worker, not the pool."""
+    with context.Pool(1) as pool:
+        with pytest.raises(gopool.WorkerLostError):
+            pool.apply(os.closerange, (3, 256))
+        assert pool.apply(f.square, (3,)) == 9
+
+
+def test_inherited_pool_is_refused() -> None:
+    """A forked child that uses its parent's pool gets ForkedChildError, not silence."""
+    context = gopool.get_context("fork")
+    with context.Pool(1) as pool:
+        answers = context.SimpleQueue()
+        process = context.Process(target=_use_inherited, args=(pool, answers))
+        process.start()
+        assert answers.get() == "ForkedChildError"
+        process.join()
+        answers.close()
+
+
+def _use_inherited(pool: Any, answers: Any) -> None:
+    try:
+        pool.apply(f.square, (2,))
+    except Exception as error:
+        answers.put(type(error).__name__)
