@@ -39,7 +39,7 @@ class Member(NamedTuple):
     process: Any
     socket: int
     peer: int
-    pidfd: int  # -1: it was gone before one could be opened
+    pidfd: int  # -1: not attached yet, or it was gone before one could be opened
 
 
 class Settings(NamedTuple):
@@ -109,12 +109,15 @@ class Crew:
         except BaseException:
             _fork.close(parent_end, worker_end)
             raise
-        pidfd = popen.open_pidfd(process.pid, _foreign_sentinel(process))
-        return Member(process, parent_end, worker_end, pidfd if pidfd < 0 else _fork.own(pidfd))
+        return Member(process, parent_end, worker_end, -1)
 
     def _attach(self, member: Member) -> None:
+        process = member.process
+        pidfd = popen.open_pidfd(process.pid, _foreign_sentinel(process))
+        if pidfd >= 0:
+            member = member._replace(pidfd=_fork.own(pidfd))
         worker = self._native.WorkerAdd(
-            self._handle, member.process.pid, member.socket, member.peer, member.pidfd
+            self._handle, process.pid, member.socket, member.peer, member.pidfd
         )
         self._members[_core.checked(worker)] = member
 
