@@ -53,7 +53,10 @@ func (w *PoolWires) Deliver(o *gopool.Outcome) { w.Outcomes.Deliver(o) }
 func (w *PoolWires) Drained() { w.Outcomes.Drained() }
 
 // WorkerExited implements gopool.Sink.
-func (w *PoolWires) WorkerExited(id gopool.WorkerID) { w.Events.Add(int(id)) }
+func (w *PoolWires) WorkerExited(id gopool.WorkerID) {
+	w.Events.Add(int(id))
+	w.Outcomes.Poke() // nobody may wait for events yet: see _crew.Maintenance.ensure_started
+}
 
 // Ended implements gopool.Sink.
 func (w *PoolWires) Ended() { w.Events.End() }
@@ -70,18 +73,19 @@ type Adopted struct {
 
 // Adopt takes a started process into the register and waits for its end.
 func (b *Board) Adopt(pid, pidfd int) (*Adopted, error) {
-	a := &Adopted{ID: b.Processes.Adopt(pid), board: b}
-	ready := make(chan struct{}) // closed once a.watch is set; the end may come before
+	a := &Adopted{board: b}
+	ready := make(chan struct{}) // closed once a is complete; the end may come before
 	var err error
 	a.watch, err = b.Poller.Add(pidfd, func() {
 		<-ready
 		a.watch.Remove()
 		b.Processes.Exited(a.ID)
 	})
-	close(ready)
 	if err != nil {
 		return nil, fmt.Errorf("watching process %d: %w", pid, err)
 	}
+	a.ID = b.Processes.Adopt(pid)
+	close(ready)
 	return a, nil
 }
 

@@ -35,9 +35,13 @@ type WorkerLink struct {
 	listening sync.Mutex // held until both watches are set
 	socket    *Watch
 	process   *Watch
+	ready     bool // the worker's Ready came
+	broken    bool // it broke the protocol: nothing that it sent since counts
 
-	frame []byte          // the last frame sent, its memory used again
-	known map[uint32]bool // functions whose definition is on its way to the worker, or there
+	frame []byte // the last frame sent, its memory used again
+	// known has the functions that a settled task of this worker used: it has read their
+	// definition. Until then each frame carries it, since any of them may be taken back.
+	known map[uint32]bool
 }
 
 // inbox is the receiving memory of one poller; its handlers run one at a time.
@@ -94,14 +98,11 @@ func (l *WorkerLink) Send(t *gopool.Task) error {
 		return err
 	}
 	l.frame = frame
-	if err := send(l.ends.Socket, frame, rights); err != nil {
-		return err
-	}
-	if m.Definition != nil {
-		l.known[t.Function] = true
-	}
-	return nil
+	return send(l.ends.Socket, frame, rights)
 }
+
+// Settled implements gopool.Link.
+func (l *WorkerLink) Settled(t *gopool.Task) { l.known[t.Function] = true }
 
 // Stop implements gopool.Link.
 func (l *WorkerLink) Stop() error {
@@ -119,11 +120,12 @@ func (l *WorkerLink) TakeBack() []gopool.TaskID {
 			return ids
 		}
 		m, err := DecodeToWorker(frame, fd >= 0)
+		if err != nil {
+			// A process that may open no more descriptors receives the frame without its own.
+			m, err = DecodeToWorker(frame, fd < 0)
+		}
 		if err != nil || m.Kind != KindTask {
 			continue // a Stop, for which it is too late
-		}
-		if m.Task.Definition != nil {
-			delete(l.known, m.Task.Function)
 		}
 		ids = append(ids, gopool.TaskID(m.Task.ID))
 	}
@@ -168,6 +170,9 @@ func (l *WorkerLink) exited() {
 // readOne handles one message; false: none is waiting, or the worker broke the protocol and is
 // listened to no more.
 func (l *WorkerLink) readOne() bool {
+	if l.broken {
+		return false
+	}
 	frame, fd, ok, err := receive(l.ends.Socket, l.inbox.buf, l.inbox.oob)
 	if err == nil && !ok {
 		return false
@@ -176,6 +181,7 @@ func (l *WorkerLink) readOne() bool {
 		err = l.handle(frame, fd)
 	}
 	if err != nil {
+		l.broken = true
 		l.socket.Remove()
 		_ = l.pool.Fail(l.id, err.Error())
 		return false
@@ -196,7 +202,10 @@ func (l *WorkerLink) handle(frame []byte, fd int) error {
 		return err
 	case m.Kind == KindHello:
 		return l.pool.Hello(l.id)
+	case m.Kind == KindReady && l.ready:
+		return &ProtocolError{Kind: KindReady, Reason: "said a second time"}
 	case m.Kind == KindReady:
+		l.ready = true
 		return l.pool.Ready(l.id)
 	default:
 		return l.pool.InitFailed(l.id, m.Failed.Text)

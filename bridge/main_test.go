@@ -3,10 +3,17 @@
 package bridge_test
 
 import (
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-// TestMain fails the package where a test leaves a goroutine behind.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain fails the package where a test leaves a goroutine behind. Started with the name of a
+// script, the binary is a worker and runs no test.
+func TestMain(m *testing.M) {
+	if script := os.Getenv(scriptVariable); script != "" {
+		runChild(script)
+	}
+	goleak.VerifyTestMain(m)
+}

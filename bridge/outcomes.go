@@ -31,6 +31,7 @@ type Outcomes struct {
 	ends     []uint64   // where the records with a region end in the ring, oldest first
 	asleep   bool       // the collector found nothing and waits on the eventfd
 	drained  bool
+	poked    bool     // a worker has ended since Take last said so
 	resume   []func() // called when there is room again
 }
 
@@ -124,7 +125,7 @@ func (q *Outcomes) write(r *record) bool {
 
 // Take says how many bytes of the ring may be read from the collector's place on, up to the
 // ring's end. consumed is what it has read since the last call. 0: nothing, wait on the eventfd;
-// -1: nothing, and nothing will come.
+// -1: nothing, and nothing will come; -2: nothing yet, but a worker has ended.
 func (q *Outcomes) Take(consumed int) int {
 	q.mu.Lock()
 	q.consume(uint64(consumed))
@@ -160,6 +161,9 @@ func (q *Outcomes) available() int {
 	switch n := min(q.head-q.tail, size-q.tail%size); {
 	case n > 0:
 		return int(n)
+	case q.poked:
+		q.poked = false
+		return -2
 	case q.drained:
 		return -1
 	}
@@ -187,6 +191,14 @@ func (q *Outcomes) Drained() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.drained = true
+	q.rouse()
+}
+
+// Poke has the next Take that finds nothing say so: a worker's process has ended.
+func (q *Outcomes) Poke() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.poked = true
 	q.rouse()
 }
 

@@ -71,25 +71,41 @@ func (p *Poller) Add(fd int, h Handler) (*Watch, error) {
 	return w, nil
 }
 
-// Remove ends the waiting. A call of the handler that already began goes on.
+// Remove ends the waiting; a second one does nothing. A call of the handler that already began
+// goes on.
 func (w *Watch) Remove() {
-	w.forget()
-	// It fails only where the descriptor was closed already, by a hostile user.
-	_ = w.poller.control(unix.EPOLL_CTL_DEL, w.fd, 0, 0)
+	if w.forget() {
+		// It fails only where the watch is paused, or a hostile user closed the descriptor.
+		_ = w.poller.control(unix.EPOLL_CTL_DEL, w.fd, 0, 0)
+	}
 }
 
-// Pause stops the calls of the handler until Resume.
-func (w *Watch) Pause() { _ = w.poller.control(unix.EPOLL_CTL_MOD, w.fd, w.key, 0) }
+// Pause stops the calls of the handler until Resume. The descriptor leaves the epoll for that time:
+// it would report a hang-up whatever it was asked for, and the poller would spin.
+func (w *Watch) Pause() { w.move(unix.EPOLL_CTL_DEL) }
 
-// Resume undoes Pause.
-func (w *Watch) Resume() { _ = w.poller.control(unix.EPOLL_CTL_MOD, w.fd, w.key, unix.EPOLLIN) }
+// Resume undoes Pause. After Remove it does nothing, as Pause: the descriptor's number may be
+// another worker's by then.
+func (w *Watch) Resume() { w.move(unix.EPOLL_CTL_ADD) }
+
+// move fails only where it has nothing to do, and where a hostile user closed the descriptor. The
+// lock is held so that no Remove comes between the question and the answer.
+func (w *Watch) move(op int) {
+	w.poller.mu.Lock()
+	defer w.poller.mu.Unlock()
+	if w.poller.handlers[w.key] != nil {
+		_ = w.poller.control(op, w.fd, w.key, unix.EPOLLIN)
+	}
+}
 
 // forget makes the key unknown: an event that the kernel reported just before finds no handler,
 // even if the descriptor's number is in use again.
-func (w *Watch) forget() {
+func (w *Watch) forget() (known bool) {
 	w.poller.mu.Lock()
+	defer w.poller.mu.Unlock()
+	_, known = w.poller.handlers[w.key]
 	delete(w.poller.handlers, w.key)
-	w.poller.mu.Unlock()
+	return known
 }
 
 // Close ends the goroutine and waits for it. Not to be called from a handler.

@@ -29,7 +29,8 @@ func (f *fakeWorker) Send(t *Task) error {
 	return nil
 }
 
-func (f *fakeWorker) Stop() error { f.stopped = true; return nil }
+func (f *fakeWorker) Settled(*Task) {}
+func (f *fakeWorker) Stop() error   { f.stopped = true; return nil }
 
 func (f *fakeWorker) TakeBack() []TaskID {
 	ids := f.unread

@@ -3,13 +3,15 @@
 package gopool
 
 import (
+	"errors"
 	"sync"
 	"time"
 )
 
 // Config is what a pool is made with.
 type Config struct {
-	MaxTasks int // tasks per worker before it retires; 0: no limit
+	MaxTasks  int // tasks per worker before it retires; 0: no limit
+	SendAhead SendAhead
 }
 
 // Sink receives what the pool has to tell Python. It is called with the pool's lock held and
@@ -35,6 +37,8 @@ type Pool struct {
 	workers    map[WorkerID]*worker
 	idle       []*worker // waiting longest first
 	guard      restartGuard
+	paces      paces
+	ahead      int      // leases beyond the first of each worker
 	closed     bool     // no task will be submitted any more
 	terminated bool     // unsettled tasks were dropped
 	broken     *Failure // set when workers can't be kept alive
@@ -50,7 +54,8 @@ type Pool struct {
 
 // NewPool makes a pool without workers.
 func NewPool(cfg Config, sink Sink) *Pool {
-	return &Pool{cfg: cfg, sink: sink, workers: make(map[WorkerID]*worker)}
+	return &Pool{cfg: cfg, sink: sink, workers: make(map[WorkerID]*worker),
+		paces: make(paces)}
 }
 
 // AddWorker takes a worker process into the pool, in state Starting.
@@ -89,7 +94,9 @@ func (p *Pool) Submit(t *Task) (load uint64, err error) {
 		return p.bytes, nil
 	}
 	p.queue.push(t)
-	p.dispatch()
+	if len(p.idle) > 0 {
+		p.dispatch()
+	}
 	return p.bytes, nil
 }
 
@@ -114,6 +121,7 @@ func (p *Pool) Terminate() {
 		clear(w.leases)
 		w.leases = w.leases[:0]
 	}
+	p.ahead = 0
 	p.settleDown()
 }
 
@@ -213,28 +221,41 @@ func (p *Pool) dropIdle(w *worker) {
 	}
 }
 
-// dispatch grants queued tasks to idle workers, the one that waits longest first.
+// dispatch grants queued tasks to idle workers, the one that waits longest first. Where nothing is
+// queued, what busy workers have not begun is shared with the idle ones.
 func (p *Pool) dispatch() {
+	if len(p.idle) == 0 {
+		return
+	}
+	now := time.Now()
+	p.steal()
 	for len(p.idle) > 0 && p.queue.len() > 0 {
 		w := p.idle[0]
 		copy(p.idle, p.idle[1:])
 		p.idle = p.idle[:len(p.idle)-1]
-		p.grant(w, p.queue.pop())
+		p.grant(w, p.queue.pop(), now)
 	}
 }
 
 // grant opens the lease of a task. A worker that can't be reached is ended, and the task goes
 // back to the front of the queue: it was not begun.
-func (p *Pool) grant(w *worker, t *Task) {
+func (p *Pool) grant(w *worker, t *Task, now time.Time) bool {
 	if err := w.link.Send(t); err != nil {
 		p.queue.pushFront(t)
-		p.fail(w, err.Error())
-		return
+		if !errors.Is(err, ErrLinkFull) || len(w.leases) == 0 {
+			p.fail(w, err.Error())
+		}
+		return false
 	}
-	t.granted = time.Now()
+	if len(w.leases) == 0 {
+		w.since = now
+	} else {
+		p.ahead++
+	}
 	w.leases = append(w.leases, t)
 	w.granted++
 	w.state = Busy
+	return true
 }
 
 // fail ends a worker that broke the protocol or can't be reached.

@@ -247,7 +247,7 @@ func TestRandomLives(t *testing.T) {
 
 func randomLife(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 1))
-	b := newBench(t, Config{MaxTasks: rng.IntN(3) * 4})
+	b := newBench(t, Config{MaxTasks: rng.IntN(3) * 4, SendAhead: SendAhead(rng.IntN(3))})
 	running := map[*fakeWorker][]TaskID{}
 	start := func() { w := b.worker().boot(); running[w] = nil }
 	for range 1 + rng.IntN(4) {

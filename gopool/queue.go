@@ -27,6 +27,17 @@ func (q *taskQueue) pushFront(tasks ...*Task) {
 	}
 }
 
+// peek returns the oldest task without taking it, or nil.
+func (q *taskQueue) peek() *Task {
+	switch {
+	case len(q.returned) > 0:
+		return q.returned[len(q.returned)-1]
+	case q.head < len(q.waiting):
+		return q.waiting[q.head]
+	}
+	return nil
+}
+
 // pop takes the oldest task, or returns nil.
 func (q *taskQueue) pop() *Task {
 	if n := len(q.returned); n > 0 {

@@ -74,26 +74,36 @@ func (p *Pool) Settle(id WorkerID, task TaskID, o *Outcome) error {
 	case p.terminated:
 		return ErrPoolTerminated
 	}
+	before := w.ahead()
 	t := w.settle(task)
 	if t == nil {
 		return &LeaseError{Worker: id, Task: task}
 	}
-	if w.state == Busy && len(w.leases) == 0 {
-		p.release(w)
+	w.link.Settled(t)
+	p.ahead += w.ahead() - before
+	now := time.Now()
+	p.paces.observe(t.Function, now.Sub(w.since))
+	w.since = now
+	if w.state == Busy {
+		p.occupy(w, now)
 	}
 	p.finish(t, o)
 	return nil
 }
 
-// release makes a worker that settled its last lease idle, or lets it retire.
-func (p *Pool) release(w *worker) {
-	if p.cfg.MaxTasks > 0 && w.granted >= p.cfg.MaxTasks {
+// occupy gives a worker that settled a task more to do; where there is nothing it becomes idle,
+// or retires after its last task.
+func (p *Pool) occupy(w *worker, now time.Time) {
+	p.feed(w, now)
+	switch {
+	case len(w.leases) > 0 || w.state != Busy:
+	case !p.mayGrant(w):
 		w.state = Retiring
-		return
+	default:
+		w.state = Idle
+		p.idle = append(p.idle, w)
+		p.dispatch()
 	}
-	w.state = Idle
-	p.idle = append(p.idle, w)
-	p.dispatch()
 }
 
 // Fail ends a worker that broke the protocol; the task that it holds fails with the reason once
@@ -129,7 +139,8 @@ func (p *Pool) Exited(id WorkerID) error {
 	wanted := w.asked || w.state == Retiring
 	p.dropIdle(w)
 	w.state = Exited
-	p.queue.pushFront(w.revoke(w.link.TakeBack())...)
+	p.takeBack(w)
+	p.ahead -= w.ahead() // what is left was begun and can only be lost
 	if !w.ready && !wanted {
 		p.guard.startFailed()
 	}

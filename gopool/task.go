@@ -28,7 +28,6 @@ type Task struct {
 	Function uint32 // id of the function's definition; 0: inside the payload
 	Payload  []byte // nil where Region is present
 	Region   Region // owned by the submitter, who closes it when the outcome arrives
-	granted  time.Time
 }
 
 // Status says how a task ended.
@@ -58,7 +57,7 @@ type Failure struct {
 	PID     int
 	Exit    ExitStatus
 	Started bool          // it had sent its first message
-	RanFor  time.Duration // since the task was granted; 0 where no task was held
+	RanFor  time.Duration // that it had the task, about; 0 where it held none
 	Text    string        // a reason or traceback that the worker or the transport gave; or ""
 }
 

@@ -13,6 +13,8 @@ type Link interface {
 	// Send hands a task to the worker. ErrLinkFull: not now. Any other error: this worker
 	// can't be reached any more. In both cases nothing was sent.
 	Send(t *Task) error
+	// Settled says that the worker has done a task, so it knows what that task needed.
+	Settled(t *Task)
 	// Stop asks the worker to finish and exit normally.
 	Stop() error
 	// TakeBack returns the ids of the sent tasks that the worker has not read, oldest first;
@@ -29,12 +31,13 @@ type worker struct {
 	pid     int
 	link    Link
 	state   WorkerState
-	leases  []*Task // granted and not settled, oldest first
-	granted int     // tasks ever granted and not taken back; counts toward Config.MaxTasks
-	reason  string  // why it was ended or failed, in its own or the transport's words
-	started bool    // its first message came
-	ready   bool    // its initializer returned
-	asked   bool    // it was asked to go
+	leases  []*Task   // granted and not settled, oldest first
+	granted int       // tasks ever granted and not taken back; counts toward Config.MaxTasks
+	since   time.Time // when the oldest lease became the worker's next task
+	reason  string    // why it was ended or failed, in its own or the transport's words
+	started bool      // its first message came
+	ready   bool      // its initializer returned
+	asked   bool      // it was asked to go
 }
 
 func (w *worker) moveTo(next WorkerState) error {
@@ -58,6 +61,9 @@ func (w *worker) settle(id TaskID) *Task {
 	return nil
 }
 
+// ahead is the number of tasks that it holds and can't be running.
+func (w *worker) ahead() int { return max(0, len(w.leases)-1) }
+
 // revoke removes the leases of tasks that were taken back and returns them, oldest first.
 func (w *worker) revoke(ids []TaskID) []*Task {
 	tasks := make([]*Task, 0, len(ids))
@@ -74,7 +80,7 @@ func (w *worker) revoke(ids []TaskID) []*Task {
 func (w *worker) lost(exit ExitStatus, held *Task) *Failure {
 	f := &Failure{PID: w.pid, Exit: exit, Started: w.started, Text: w.reason}
 	if held != nil {
-		f.RanFor = time.Since(held.granted)
+		f.RanFor = time.Since(w.since)
 	}
 	return f
 }

@@ -12,13 +12,15 @@ import (
 var pools handles[*bridge.PoolWires]
 
 // PoolOpen makes a pool; the result is its handle. ringFD holds ringSize bytes (a multiple of
-// eight) for outcomes, wakeFD and eventFD are nonblocking eventfds; all stay Python's until
-// PoolRelease.
-func PoolOpen(ringFD, ringSize, wakeFD, eventFD, maxTasks int) int {
-	if ringSize < 4*bridge.MaxFrame || ringSize%8 != 0 || maxTasks < 0 {
+// eight) for outcomes, wakeFD and eventFD are eventfds; all stay Python's until PoolRelease.
+// sendAhead is a gopool.SendAhead.
+func PoolOpen(ringFD, ringSize, wakeFD, eventFD, maxTasks, sendAhead int) int {
+	ahead := gopool.SendAhead(sendAhead)
+	if ringSize < 4*bridge.MaxFrame || ringSize%8 != 0 || maxTasks < 0 ||
+		ahead < gopool.AheadAuto || ahead > gopool.AheadAlways {
 		return codeBadArgument
 	}
-	cfg := gopool.Config{MaxTasks: maxTasks}
+	cfg := gopool.Config{MaxTasks: maxTasks, SendAhead: ahead}
 	wires, err := bridge.OpenPool(cfg, ringFD, ringSize, wakeFD, eventFD)
 	if err != nil {
 		return codeOf(err)

@@ -3,6 +3,8 @@
 package pyapi
 
 import (
+	"math"
+
 	"gopool/bridge"
 	"gopool/gopool"
 )
@@ -65,6 +67,9 @@ func Submit(pool, staging, n, job, index, mode, function int) int {
 		return codeOf(err)
 	}
 	payload, code := staged(staging, n)
+	if code == 0 {
+		code = sendable(wires, n, mode, function)
+	}
 	if code < 0 {
 		return code
 	}
@@ -82,8 +87,26 @@ func SubmitRegion(pool, fd, size, job, index, mode, function int) int {
 	if fd < 0 || size <= 0 {
 		return codeBadArgument
 	}
+	if code := sendable(wires, 0, mode, function); code < 0 {
+		return code
+	}
 	return submit(wires, &gopool.Task{Job: uint64(job), Index: uint64(index), Mode: uint8(mode),
 		Function: uint32(function), Region: gopool.Region{FD: fd, Size: uint64(size)}})
+}
+
+// sendable refuses a task that no frame can carry: it would end every worker that it is sent to.
+func sendable(wires *bridge.PoolWires, n, mode, function int) int {
+	if mode < 0 || mode > int(bridge.ModeStarmap) || function < 0 || function > math.MaxUint32 {
+		return codeBadArgument
+	}
+	definition := wires.Functions.Definition(uint32(function))
+	switch {
+	case function != 0 && len(definition) == 0:
+		return codeBadArgument
+	case n+len(definition) > bridge.MaxInline:
+		return codeTooLarge
+	}
+	return 0
 }
 
 func submit(wires *bridge.PoolWires, t *gopool.Task) int {
@@ -100,6 +123,9 @@ func Take(pool, consumed int) int {
 	wires, err := pools.get(pool)
 	if err != nil {
 		return codeOf(err)
+	}
+	if consumed < 0 {
+		return codeBadArgument
 	}
 	return wires.Outcomes.Take(consumed)
 }

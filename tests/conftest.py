@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import gopool
 import pytest
+
+import gopool
 
 if getattr(gopool, "__file__", None) is None:
     raise pytest.UsageError(

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import textwrap
 import threading
 import time
 from typing import Any, NoReturn
@@ -15,6 +17,11 @@ state: dict[str, Any] = {}
 
 def square(x: int) -> int:
     return x * x
+
+
+def square_in_list(x: int) -> list[int]:
+    """The outcome of a map's chunk of one item."""
+    return [x * x]
 
 
 def add(x: int, y: int = 0, *, z: int = 0) -> int:
@@ -78,6 +85,11 @@ def print_to(path: str) -> None:
     sys.stdout = open(path, "w")  # noqa: SIM115  closed at the worker's exit, or its text is lost
 
 
+def result_and_lambda() -> Any:
+    """Does not pickle, after something that does."""
+    return ["a", "b"], lambda: None
+
+
 def make_lambda() -> Any:
     return lambda: None
 
@@ -112,6 +124,14 @@ def process_pool(method: str, answers: Any) -> None:
     answers.put(nested_pool(method))
 
 
+def die_with_living_child(release: str) -> NoReturn:
+    """End while a child that the task forked lives on and holds all descriptors."""
+    if os.fork() == 0:
+        wait_for(release)
+        os._exit(0)
+    os._exit(5)
+
+
 def fork_and_return() -> str:
     """A task that forks by itself and lets both sides return."""
     return "child" if os.fork() == 0 else "parent"
@@ -133,6 +153,63 @@ def touch_and_wait(started: str, release: str) -> int:
 
 def sleep(seconds: float) -> None:
     time.sleep(seconds)
+
+
+def obey(connection: Any) -> None:
+    """A process's target: says that it runs, then exits the way it is told to.
+
+    An int is an exit code, an exception is raised, a string is an attribute of the current
+    process that is sent back.
+    """
+    import multiprocessing
+
+    connection.send("started")
+    while isinstance(order := connection.recv(), str):
+        connection.send(getattr(multiprocessing.current_process(), order))
+    raise order if isinstance(order, BaseException) else SystemExit(order)
+
+
+def busy_in_python() -> None:
+    while True:
+        pass
+
+
+def busy_in_c() -> None:
+    """Holds the interpreter lock within one call of C code, for hours."""
+    sum(range(10**13))
+
+
+def announce_pool(method: str, depth: int, kind: str) -> None:
+    """Make a pool whose workers are in a state; say this process's pid, then those of two workers.
+
+    Another level is begun in a process of this one. A process's target, and what a program that is
+    to be killed does; never returns.
+    """
+    import gopool
+
+    context = gopool.get_context(method)
+    pool = context.Pool(2)
+    pids = [os.getpid(), *(worker.pid for worker in pool._pool)]
+    if kind != "starting":
+        pool.map(square, range(4), 1)
+    if kind == "python":
+        pool.apply_async(busy_in_python)
+    elif kind == "C":
+        pool.apply_async(busy_in_c)
+    if depth:
+        # Not a pool's worker, which must not have children: a process of this level's own.
+        context.Process(target=announce_pool, args=(method, depth - 1, kind)).start()
+    os.write(1, "".join(f"{pid}\n" for pid in pids).encode())
+    threading.Event().wait()
+
+
+def tell_parent(answers: Any) -> None:
+    """A process's target: tells who its parent is."""
+    import gopool
+
+    parent = gopool.parent_process()
+    assert parent is not None
+    answers.send((parent.pid, parent.is_alive()))
 
 
 def thread_name() -> str:
@@ -179,3 +256,30 @@ class Submits:
     def __reduce__(self) -> Any:
         Submits.results.append(Submits.pool.apply_async(square, (7,)))
         return int, ()
+
+
+def run_script(
+    folder: Any, text: str, *arguments: str, flags: tuple[str, ...] = (), env: Any = None
+) -> Any:
+    """Run a script file in an interpreter of its own, as its children may import it again.
+
+    Returns the CompletedProcess; the caller judges it. The script can import this module.
+    """
+    script = folder / "script.py"
+    script.write_text(textwrap.dedent(text))
+    path = [os.path.dirname(os.path.abspath(__file__)), os.environ.get("PYTHONPATH", "")]
+    return subprocess.run(
+        [sys.executable, *flags, str(script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), **(env or {})},
+    )
+
+
+def assert_silent_success(done: Any, expected: str = "") -> None:
+    """The script printed what was expected, nothing on stderr, and ended with 0."""
+    assert (done.returncode, done.stdout, done.stderr) == (0, expected, ""), (
+        f"exit code {done.returncode}\nstdout: {done.stdout}\nstderr: {done.stderr}"
+    )

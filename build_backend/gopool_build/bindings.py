@@ -7,7 +7,7 @@ steps are done one by one here, with gopy as the generator only:
 
 1. compile ./pyapi, for errors in plain Go terms and so that gopy has nothing left to print;
 2. `gopy gen`: pyapi.go (cgo side) and build.py (a description for pybindgen);
-3. replace the `#cgo` lines, tidy the imports with goimports;
+3. replace the `#cgo` lines, keep the interpreter lock, tidy the imports with goimports;
 4. `cgo -exportheader`: the C header; build.py: the module's C source;
 5. `go build -buildmode=c-shared`: all of it into one shared object.
 
@@ -45,6 +45,12 @@ _EXPECTED_OUTPUT = re.compile(
     r"go build -v \./pyapi|--- Processing package: gopool/pyapi ---|go: downloading .*|[\w./-]+"
 )
 _CGO_LINE = re.compile(r"^#cgo (\w+):.*$", re.MULTILINE)
+_LOCK_LINES = re.compile(
+    r"^func pyapi_\w+\(.*\{\n"
+    r"(\t_saved_thread := C\.PyEval_SaveThread\(\)\n"
+    r"\tdefer C\.PyEval_RestoreThread\(_saved_thread\)\n)",
+    re.MULTILINE,
+)
 _BOUND_FUNCTION = re.compile(
     r"^(?:mod\.add|add_checked)\w*\((?:mod, )?'(pyapi_\w+)', (.*)$", re.MULTILINE
 )
@@ -122,6 +128,22 @@ def replace_cgo_lines(source: str, includes: Iterable[Path]) -> str:
     return replaced
 
 
+def keep_interpreter_lock(source: str) -> str:
+    """Take out gopy's release and retake of the interpreter lock round each call.
+
+    No function of pyapi blocks or waits for Python, so there is nothing to release it for; it
+    costs as much as the call, and each release lets another Python thread in between two
+    submissions.
+    """
+    kept, count = _LOCK_LINES.subn(lambda found: found[0].removesuffix(found[1]), source)
+    if count == 0:
+        raise BuildError(
+            "gopool: gopy's calls do not release the interpreter lock in the known way: "
+            "go.mod pins a gopy that this build does not know."
+        )
+    return kept
+
+
 class _Steps:
     """The commands of one build, run in the copied module."""
 
@@ -143,7 +165,8 @@ class _Steps:
             raise BuildError(f"gopool: pyapi may only take and return ints: {', '.join(names)}")
         wrapper = self.generated / "pyapi.go"
         source = wrapper.read_text(encoding="utf-8")
-        wrapper.write_text(replace_cgo_lines(source, self.includes), encoding="utf-8")
+        source = keep_interpreter_lock(replace_cgo_lines(source, self.includes))
+        wrapper.write_text(source, encoding="utf-8")
         self._run("go", "tool", "goimports", "-w", str(wrapper))
 
     def write_c_source(self) -> None:

@@ -15,9 +15,12 @@ import functools
 import os
 from collections.abc import Callable
 from multiprocessing import spawn
-from typing import Any
 
-_Prepare = Callable[[str], dict[str, Any]]
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
+
+    _Prepare = Callable[[str], dict[str, Any]]
 
 # As Any: the type checker does not let a module's function be replaced.
 _spawn: Any = spawn

@@ -16,17 +16,22 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from multiprocessing import pool as stdlib
-from typing import Any
 
 import msgpack
 
+from gopool import _jobs
 from gopool._worker.pickling import load_region, read_region
 from gopool.exceptions import BrokenPoolError, RemoteTaskError, WorkerLostError, WorkerStartError
+
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 # The twin of Outcomes.Deliver: record bytes, payload bytes, job, index, region bytes, region
 # descriptor, descriptor of the task's own region, status.
 _RECORD = struct.Struct("<IIQQQqqQ")
 _PAD = 0xFFFFFFFF
+_WORKER_ENDED = -2  # of Take: no outcome yet, but the maintenance thread has something to do
 
 _VALUE, _ERROR, _ENCODING, _LOST, _BROKEN = range(5)
 
@@ -49,12 +54,16 @@ class Collector:
         self._cache = cache
         self._close_region = close_region
         self._after_batch = after_batch
+        self.exits: Callable[[], None] = lambda: None  # called where workers may have ended
+        self._waking = threading.Lock()  # a late error must not go to another's descriptor
         self._local: deque[tuple[int, int, Any]] = deque()
 
     def settle_locally(self, job: int, index: int, error: BaseException) -> None:
         """Have the collector fail a task that never reached Go. Any thread may call."""
         self._local.append((job, index, (False, error)))
-        os.eventfd_write(self._wake_fd, 1)
+        with self._waking:
+            if self._wake_fd >= 0:
+                os.eventfd_write(self._wake_fd, 1)
 
     def run(self) -> None:
         """The thread's whole life."""
@@ -71,11 +80,15 @@ class Collector:
             elif available == 0:
                 os.eventfd_read(self._wake_fd)
             else:
-                return
+                self.exits()
+                if available != _WORKER_ENDED:
+                    return
 
     def release(self) -> None:
-        """Let go of the ring's memory, after run() returned."""
+        """Let go of the ring's memory and the eventfd, after run() returned."""
         self._ring.release()
+        with self._waking:
+            self._wake_fd = -1
 
     def _settle_local(self) -> None:
         while self._local:
@@ -99,8 +112,10 @@ class Collector:
             # Released at once: the traceback of an error would keep the ring's memory.
             with self._ring[start : start + size] as payload:
                 outcome = _outcome(status, payload, region, region_size)
+            if status == _LOST:
+                outcome[1].task = _jobs.describe(self._cache[job], index)
             self._settle(job, index, outcome)
-            outcome = None  # the job alone holds it
+            del outcome  # the job alone holds it
 
     def _settle(self, job: int, index: int, outcome: tuple[bool, Any]) -> None:
         waiting = self._cache.get(job)
@@ -145,7 +160,7 @@ def _failure(status: int, payload: memoryview) -> BaseException:
     """What happened to a worker (bridge.encodeFailure's twin)."""
     pid, exitcode, started, milliseconds, text = msgpack.unpackb(payload)
     if status == _LOST:
-        return WorkerLostError(pid, exitcode, milliseconds / 1000, text)
+        return WorkerLostError(pid, exitcode, milliseconds / 1000, reason=text)
     if started:
         return BrokenPoolError(pid, exitcode, text)
     return WorkerStartError(pid, exitcode, text)

@@ -9,20 +9,19 @@ another inode because the dynamic loader knows files by inode.
 from __future__ import annotations
 
 import contextlib
-import importlib.machinery
-import importlib.util
+import importlib
 import os
 import resource
-import shutil
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 from gopool import _fork
 from gopool.exceptions import CoreError, GopoolError, PayloadTooLargeError, PoolTerminatedError
+
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 _NAME = "gopool._native._pyapi"
 
@@ -47,7 +46,7 @@ def load() -> Any:
     if _native is None:
         with _lock:
             if _native is None:
-                native = _functions(_load_copy() if _inherited else _import())
+                native = _functions(_import_copy() if _inherited else _import())
                 for i in range(2):
                     _fork.own(checked(native.PollerFD(i)))
                 _native = native
@@ -132,58 +131,10 @@ def _import() -> ModuleType:
         raise CoreError(f"the Go extension can't be loaded: {error}") from error
 
 
-def _load_copy() -> ModuleType:
-    """Load the extension from a fresh inode: in memory, else a temporary file."""
-    spec = importlib.util.find_spec(_NAME)
-    if spec is None or spec.origin is None:
-        raise CoreError("the Go extension can't be found")
-    errors = []
-    for attempt in (_copy_in_memory, _copy_in_tmpdir, _copy_beside):
-        try:
-            with attempt(spec.origin) as path:
-                return _load_from(path)
-        except (ImportError, OSError) as error:
-            errors.append(f"{attempt.__name__}: {error}")
-    raise CoreError("no copy of the Go extension can be loaded: " + "; ".join(errors))
+def _import_copy() -> ModuleType:
+    from gopool import _copies  # needed in children of children only
 
-
-def _load_from(path: str) -> ModuleType:
-    loader = importlib.machinery.ExtensionFileLoader(_NAME, path)
-    spec = importlib.util.spec_from_file_location(_NAME, path, loader=loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
-
-
-@contextlib.contextmanager
-def _copy_in_memory(origin: str) -> Iterator[str]:
-    fd = os.memfd_create("gopool-core", os.MFD_CLOEXEC)
-    try:
-        with open(origin, "rb") as source, open(fd, "wb", closefd=False) as copy:
-            shutil.copyfileobj(source, copy)
-        # The interpreter keeps loaded extensions by path, and a forked child inherits that
-        # table: with the pid in it, no generation finds its parent's copy.
-        yield f"/proc/{os.getpid()}/fd/{fd}"
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def _copy_in_folder(origin: str, folder: str | None) -> Iterator[str]:
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="gopool-core-", suffix=".so") as copy:
-        with open(origin, "rb") as source:
-            shutil.copyfileobj(source, copy)
-        copy.flush()
-        yield copy.name
-
-
-def _copy_in_tmpdir(origin: str) -> contextlib.AbstractContextManager[str]:
-    return _copy_in_folder(origin, None)
-
-
-def _copy_beside(origin: str) -> contextlib.AbstractContextManager[str]:
-    return _copy_in_folder(origin, os.path.dirname(origin))
+    return _copies.load(_NAME)
 
 
 def _mapped() -> int:

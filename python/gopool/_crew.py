@@ -10,7 +10,6 @@ starts another where Go wants one.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import select
 import socket
@@ -20,35 +19,34 @@ import weakref
 from collections.abc import Callable
 from multiprocessing import pool as stdlib
 from multiprocessing import util
-from typing import Any, NamedTuple
 
 from gopool import _core, _fork, _lifeline, popen
 from gopool._worker import loop
 from gopool._worker.passing import PassedFD
 
-_log = logging.getLogger("gopool")
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 # How long the status of an ended worker may take to come under forkserver, seconds; it is written
 # right after the end, so only a forkserver that is stopped or dead takes longer.
 _STATUS_TIMEOUT = 5.0
 
 
-class Member(NamedTuple):
+class Member:
     """One started worker process, and this process's descriptors for it."""
 
-    process: Any
-    socket: int
-    peer: int
-    pidfd: int  # -1: not attached yet, or it was gone before one could be opened
+    __slots__ = ("peer", "pidfd", "process", "socket")
 
+    def __init__(self, process: Any, socket: int, peer: int) -> None:
+        self.process = process
+        self.socket = socket
+        self.peer = peer
+        self.pidfd = -1  # until it is attached, or where it was gone before
 
-class Settings(NamedTuple):
-    """What every worker of a pool is started with; as in multiprocessing.Pool."""
-
-    initializer: Callable[..., object] | None
-    initargs: tuple[Any, ...]
-    maxtasks: int | None
-    wrap_exception: bool
+    def close(self) -> None:
+        """Close the descriptors."""
+        _fork.close(self.socket, self.peer, self.pidfd)
 
 
 class Crew:
@@ -58,7 +56,14 @@ class Crew:
     from several threads; refill() starts processes with a lock held that nothing else waits for.
     """
 
-    def __init__(self, pool: Any, processes: list[Any], settings: Settings) -> None:
+    def __init__(self, pool: Any, processes: list[Any], settings: tuple[Any, ...]) -> None:
+        """Start no worker yet.
+
+        Args:
+            pool: the Pool object, held weakly.
+            processes: its list of processes.
+            settings: the last arguments of gopool._worker.loop.main.
+        """
         self._pool = weakref.ref(pool)  # the maintenance thread must not keep the pool alive
         self._processes = processes
         self._settings = settings
@@ -71,23 +76,28 @@ class Crew:
     def refill(self) -> None:
         """Start workers until there are as many as the pool should have.
 
-        Before attach() they wait with what they say: Go is loaded while they boot.
+        Before attach() they wait with what they say.
         """
         with self._refilling:
             pool = self._pool()
             missing = 0 if pool is None else pool._processes - len(self._processes)
-            for _ in range(missing):
-                member = self._start(pool)
-                self._processes.append(member.process)
-                util.debug("added worker")
-                if self._handle:
-                    self._attach(member)
-                else:
+            try:
+                for _ in range(missing):
+                    member = self._start(pool)
                     self._unattached.append(member)
+                    self._processes.append(member.process)
+                    util.debug("added worker")
+            finally:
+                if self._handle:
+                    self._attach_all()
 
     def attach(self, native: Any, handle: int) -> None:
         """Give the started workers, and those to come, to a pool in Go."""
-        self._native, self._handle = native, handle
+        with self._refilling:
+            self._native, self._handle = native, handle
+            self._attach_all()
+
+    def _attach_all(self) -> None:
         while self._unattached:
             self._attach(self._unattached.pop(0))
 
@@ -109,13 +119,13 @@ class Crew:
         except BaseException:
             _fork.close(parent_end, worker_end)
             raise
-        return Member(process, parent_end, worker_end, -1)
+        return Member(process, parent_end, worker_end)
 
     def _attach(self, member: Member) -> None:
         process = member.process
         pidfd = popen.open_pidfd(process.pid, _foreign_sentinel(process))
         if pidfd >= 0:
-            member = member._replace(pidfd=_fork.own(pidfd))
+            member.pidfd = _fork.own(pidfd)
         worker = self._native.WorkerAdd(
             self._handle, process.pid, member.socket, member.peer, member.pidfd
         )
@@ -135,9 +145,9 @@ class Crew:
         )
         with contextlib.suppress(ValueError):  # the user took it out of the pool's list
             self._processes.remove(member.process)
-        _fork.close(member.socket, member.peer, member.pidfd)
+        member.close()
         if code:
-            _log.info("worker %d ended with exit code %d", member.process.pid, code)
+            _log("worker %d ended with exit code %d", member.process.pid, code)
         return _core.checked(verdict)
 
     def abandon(self) -> None:
@@ -147,7 +157,7 @@ class Crew:
                 member.process.terminate()
         for member in self._unattached:
             member.process.join()
-            _fork.close(member.socket, member.peer, member.pidfd)
+            member.close()
         self._unattached.clear()
         self._processes.clear()
 
@@ -165,14 +175,29 @@ def _foreign_sentinel(process: Any) -> int | None:
 
 def _status(process: Any) -> int | None:
     """The exit code of an ended process; None where somebody else reaped it."""
-    process.join(_STATUS_TIMEOUT)
-    code = process.exitcode
+    try:
+        # Not join() first: it may wait for the sentinel, which a child that a task has forked
+        # holds open.
+        code = process.exitcode
+        if code is None and _foreign_sentinel(process) is not None:
+            process.join(_STATUS_TIMEOUT)
+            code = process.exitcode
+    except ValueError:  # the user has closed the process object
+        return None
     if code is None:
         # Nobody will ever read it: let go of the process the way join() does.
         from multiprocessing import process as stdlib_process
 
         stdlib_process._children.discard(process)  # type: ignore[attr-defined]
+    else:
+        process.join(0)
     return code if isinstance(code, int) else None
+
+
+def _log(text: str, *args: object) -> None:
+    import logging  # only where there is something to tell: it costs milliseconds
+
+    logging.getLogger("gopool").info(text, *args)
 
 
 class Maintenance(threading.Thread):
@@ -190,8 +215,19 @@ class Maintenance(threading.Thread):
         self._handle = handle
         self._event_fd = event_fd
         self._due: float | None = None  # when the next replacement is to be started
-        self._state = stdlib.RUN  # type: ignore[attr-defined]
+        self._starting = threading.Lock()
+        self._state = stdlib.RUN
         self.ended: Callable[[], None] = lambda: None
+
+    def ensure_started(self) -> None:
+        """Start the thread if it is not: a pool needs it when its first worker has ended."""
+        with self._starting:
+            if self.ident is None:
+                self.start()
+
+    def join(self, timeout: float | None = None) -> None:
+        self.ensure_started()
+        super().join(timeout)
 
     def run(self) -> None:
         try:
@@ -222,10 +258,10 @@ class Maintenance(threading.Thread):
 
     def _replace(self) -> None:
         self._due = None
-        if self._state != stdlib.RUN:  # type: ignore[attr-defined]
+        if self._state != stdlib.RUN:
             return
         try:
             self._crew.refill()
         except Exception as error:
-            _log.warning("a worker can't be started: %s", error)
+            _log("a worker can't be started: %s", error)
             self._schedule(self._native.WorkerNotStarted(self._handle))

@@ -6,7 +6,7 @@ Who owns what:
     Backlog       tasks beyond the budget                      (a thread while there are any)
     IMapFeeder    draws one imap's input                       (a thread for each)
     Collector     settles jobs, runs callbacks                 (one thread)
-    Crew          starts workers; Maintenance replaces them    (one thread)
+    Crew          starts workers; Maintenance replaces them    (one thread, once one has ended)
 
 The threads hold the engine, never the pool, so that a pool that is dropped can be collected; a
 job that is not settled holds its pool, so that its tasks still run.
@@ -20,27 +20,36 @@ import mmap
 import os
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing import pool as stdlib
-from typing import Any
 
 from gopool import _collector, _core, _fork, _jobs
-from gopool._crew import Crew, Maintenance, Settings
-from gopool._feeder import MIN_WINDOW, WINDOW_PER_WORKER, Backlog, IMapFeeder, Task
+from gopool._crew import Crew, Maintenance
+from gopool._feeder import MIN_WINDOW, WINDOW_PER_WORKER, Backlog, IMapFeeder, Room, TaskFeeder
 from gopool._submit import Functions, Submitter
 from gopool._worker.call import CALL, MAP, STARMAP
 from gopool.exceptions import ForkedChildError, PoolTerminatedError
+
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
+
+    from gopool._feeder import Task
 
 __all__ = ["CALL", "MAP", "STARMAP", "Engine", "stats_text"]
 
 # Payload that a pool keeps pickled and unsettled; beyond it tasks wait as objects.
 BUDGET = 64 << 20  # bytes
 MAX_REGIONS = 64  # each keeps a descriptor open
+MAX_FED = 1024  # unsettled tasks beyond which `_taskqueue` draws no more
 _RING_SIZE = 1 << 20  # bytes; sixteen of the largest inline outcomes
 _KILL_GRACE_MS = 5000  # between terminate() and SIGKILL
 
 # Indices into PoolStat (pyapi/pool.go).
 _TASKS, _BYTES, _REGIONS, _QUEUED = 6, 7, 8, 9
+
+# GOPOOL_SEND_AHEAD, for tests: what GOPOOL sends ahead of a worker's current task.
+_SEND_AHEAD = {"auto": 0, "never": 1, "always": 2}
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _closed_totals = [0] * 6  # the counters of pools that are gone
@@ -49,28 +58,48 @@ _closed_totals = [0] * 6  # the counters of pools that are gone
 class Engine:
     """Transport and threads of one pool. The Pool's methods are thin over it."""
 
-    def __init__(self, pool: Any, settings: Settings) -> None:
+    def __init__(self, pool: Any) -> None:
         """Start the workers, load Go while they boot, begin to listen.
+
+        Args:
+            pool: the Pool object; what it was made with stands in its attributes already.
 
         Raises:
             whatever starting a process raises; the workers started before are ended then.
         """
         self.cache: dict[int, Any] = pool._cache
         self.workers = pool._processes
-        self.crew = Crew(pool, pool._pool, settings)
-        self._feeders: set[threading.Thread] = set()
+        settings = pool._initializer, tuple(pool._initargs), pool._maxtasksperchild
+        self.crew = Crew(pool, pool._pool, (*settings, pool._wrap_exception))
+        self._feeders: set[IMapFeeder | TaskFeeder] = set()
         self._closing = False
         self._terminated = False
         self._forked = False  # this is a child's copy of its parent's engine
-        try:
-            self.crew.refill()
-            self._open(settings.maxtasks)
-        except BaseException:
-            self.crew.abandon()
-            raise
+        self.handle = 0  # Go's number of the pool; 0: not open
+        self._start(pool._maxtasksperchild or 0)
         _engines.add(self)
 
-    def _open(self, maxtasks: int | None) -> None:
+    def _start(self, maxtasks: int) -> None:
+        """Fork before Go is loaded, which takes as long as the workers need to boot. Where it is
+        loaded already, open first: what is written after a fork is copied page by page.
+        """
+        open_first = _core.loaded()
+        try:
+            if open_first:
+                self._open(maxtasks)
+            self.crew.refill()
+            if not open_first:
+                self._open(maxtasks)
+            self.crew.attach(self.native, self.handle)
+        except BaseException:
+            self.crew.abandon()
+            if self.handle:
+                self.native.PoolTerminate(self.handle, 0)
+                self._release()
+            raise
+        self.collector_thread = _collector.start_thread(self.collector, self._thread_ended)
+
+    def _open(self, maxtasks: int) -> None:
         self.native = native = _core.load()
         self._wake_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
         self._event_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
@@ -79,13 +108,16 @@ class Engine:
             os.ftruncate(ring_fd, _RING_SIZE)
             self._ring = mmap.mmap(ring_fd, _RING_SIZE)
             self.handle = handle = _core.checked(
-                native.PoolOpen(ring_fd, _RING_SIZE, self._wake_fd, self._event_fd, maxtasks or 0)
+                native.PoolOpen(
+                    ring_fd, _RING_SIZE, self._wake_fd, self._event_fd, maxtasks, _send_ahead()
+                )
             )
         finally:
             os.close(ring_fd)
-        self.crew.attach(native, handle)
         self._submitter = Submitter(native, handle, Functions(native, handle))
-        self.backlog = Backlog(self._submit_task, self._has_room)
+        self._room = Room(self._has_room)
+        self._feed_room = Room(self._has_feed_room)
+        self.backlog = Backlog(self._submit_task, self._room)
         self.backlog.ended = self._close_if_done
         self._congested = False
         self.collector = _collector.Collector(
@@ -94,14 +126,13 @@ class Engine:
             self._wake_fd,
             self.cache,
             self._submitter.close_region,
-            self.backlog.room,
+            self._make_room,
         )
         self._running = 2  # threads that use Go's part of the pool
         self._release_lock = threading.Lock()
         self.maintenance = Maintenance(self.crew, native, handle, self._event_fd)
         self.maintenance.ended = self._thread_ended
-        self.maintenance.start()
-        self.collector_thread = _collector.start_thread(self.collector, self._thread_ended)
+        self.collector.exits = self.maintenance.ensure_started
 
     # Submission.
 
@@ -112,30 +143,30 @@ class Engine:
         is kept as it is.
         """
         if self._congested and self._is_congested():
-            self.backlog.add([(job, 0, mode, function, arguments)])
+            self.backlog.add([(job, 0, mode, function, arguments)], 1)
         else:
             self._submit_task((job, 0, mode, function, arguments))
 
-    def submit_all(self, tasks: Iterable[Task]) -> None:
-        """Submit the tasks of a job in order, all at once as far as the budget allows."""
+    def submit_all(self, tasks: Iterable[Task], count: int) -> None:
+        """Submit so many tasks of a job in order, all at once as far as the budget allows."""
         remaining = iter(tasks)
-        for task in remaining:
+        for done, task in enumerate(remaining):
             if self._congested and self._is_congested():
-                self.backlog.add(itertools.chain([task], remaining))
+                self.backlog.add(itertools.chain([task], remaining), count - done)
                 return
             self._submit_task(task)
 
     def _submit_task(self, task: Task) -> None:
         if self._forked:
             raise ForkedChildError(_FORKED)
+        if self._terminated:
+            return  # its job was failed with all others, or is about to be
         try:
             load = self._submitter.submit(*task)
         except BaseException as error:
             if not isinstance(error, Exception):
                 self.cache.pop(task[0], None)
                 raise  # KeyboardInterrupt is the caller's, who never gets this job
-            if self._terminated:
-                error = PoolTerminatedError(_TERMINATED)
             self.collector.settle_locally(task[0], task[1], error)
         else:
             if load > BUDGET or len(self._submitter.regions) >= MAX_REGIONS:
@@ -155,6 +186,14 @@ class Engine:
             return True
         return bool(stat(handle, _BYTES) <= BUDGET and stat(handle, _REGIONS) < MAX_REGIONS)
 
+    def _has_feed_room(self) -> bool:
+        """For tasks of unknown jobs, whose number nobody else bounds."""
+        return self._has_room() and self.native.PoolStat(self.handle, _TASKS) < MAX_FED
+
+    def _make_room(self) -> None:
+        self._room.changed()
+        self._feed_room.changed()
+
     def feed(self, job: Any, mode: int, function: Any, items: Iterable[Any]) -> None:
         """Submit the tasks of an imap job from a thread of its own, as workers keep up.
 
@@ -163,9 +202,7 @@ class Engine:
         """
 
         def submit(index: int, item: Any) -> None:
-            if self.backlog:
-                self.backlog.join()
-            self._submit_task((number, index, mode, function, item))
+            self._submit_in_turn((number, index, mode, function, item), feeder.stopped)
 
         number = job._job
         window = max(MIN_WINDOW, WINDOW_PER_WORKER * self.workers)
@@ -177,6 +214,16 @@ class Engine:
             lambda index, error: self.collector.settle_locally(number, index, error),
             self._feeder_ended,
         )
+        self._begin(feeder)
+
+    def _submit_in_turn(self, task: Task, stopped: Callable[[], bool]) -> None:
+        """Submit a task from a feeder's thread, once there is room for it."""
+        if self._congested:
+            self._room.wait(stopped)
+        if not stopped():
+            self._submit_task(task)
+
+    def _begin(self, feeder: IMapFeeder | TaskFeeder) -> None:
         self._feeders.add(feeder)
         feeder.start()
 
@@ -188,21 +235,15 @@ class Engine:
             set_length: called with the number of tasks at the end, or None.
         """
 
-        def run() -> None:
-            index = -1
-            try:
-                for job, index, function, args, kwds in tasks:
-                    self._submit_task((job, index, CALL, function, (args, kwds)))
-                if set_length is not None:
-                    set_length(index + 1)
-            finally:
-                self._feeder_ended(threading.current_thread())
+        def submit(task: tuple[Any, ...], stopped: Callable[[], bool]) -> None:
+            job, index, function, args, kwds = task
+            self._feed_room.wait(stopped)
+            if not stopped():
+                self._submit_task((job, index, CALL, function, (args, kwds)))
 
-        feeder = threading.Thread(target=run, name="gopool-tasks", daemon=True)
-        self._feeders.add(feeder)
-        feeder.start()
+        self._begin(TaskFeeder(tasks, set_length, submit, self._feeder_ended))
 
-    def _feeder_ended(self, feeder: threading.Thread) -> None:
+    def _feeder_ended(self, feeder: Any) -> None:
         self._feeders.discard(feeder)
         self._close_if_done()
 
@@ -227,12 +268,12 @@ class Engine:
         if self._forked:
             return
         self._closing = self._terminated = True
-        self.maintenance._state = stdlib.TERMINATE  # type: ignore[attr-defined]
+        self.maintenance._state = stdlib.TERMINATE
         self.native.PoolTerminate(self.handle, _KILL_GRACE_MS)
         self.backlog.stop()
         for feeder in list(self._feeders):
-            if isinstance(feeder, IMapFeeder):
-                feeder.stop()
+            feeder.stop()
+        self._make_room()
         error = PoolTerminatedError(_TERMINATED)
         while self.cache:
             with contextlib.suppress(KeyError):
@@ -242,7 +283,8 @@ class Engine:
         self._join_threads()
 
     def _join_threads(self) -> None:
-        for thread in (self.maintenance, self.collector_thread):
+        # The collector starts the maintenance thread at the latest when it ends itself.
+        for thread in (self.collector_thread, self.maintenance):
             if thread is not threading.current_thread():
                 thread.join()
 
@@ -265,6 +307,10 @@ class Engine:
         for i in range(len(_closed_totals)):
             _closed_totals[i] += self.native.PoolStat(self.handle, i)
         _engines.discard(self)
+        self._release()
+
+    def _release(self) -> None:
+        """Give Go's part of the pool back; its last worker and this side's threads are gone."""
         self.collector.release()
         _core.checked(self.native.PoolRelease(self.handle))
         self._ring.close()
@@ -274,12 +320,19 @@ class Engine:
 
     def waiting_tasks(self) -> int:
         """Tasks that wait in the backlog, or in Go for a worker."""
-        queued = max(0, self.native.PoolStat(self.handle, _QUEUED))
+        queued: int = max(0, self.native.PoolStat(self.handle, _QUEUED))
         return queued + len(self.backlog)
 
     def disown(self) -> None:
         """In a forked child: the workers, threads and Go part are the parent's."""
         self._forked = True
+
+
+def _send_ahead() -> int:
+    wish = os.environ.get("GOPOOL_SEND_AHEAD", "auto")
+    if wish not in _SEND_AHEAD:
+        raise ValueError(f"GOPOOL_SEND_AHEAD is {wish!r}; it may be {', '.join(_SEND_AHEAD)}")
+    return _SEND_AHEAD[wish]
 
 
 _FORKED = (

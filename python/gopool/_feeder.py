@@ -11,9 +11,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
-Task = tuple[int, int, int, Any, Any]  # job, index, mode, function, arguments
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
+
+    Task = tuple[int, int, int, Any, Any]  # job, index, mode, function, arguments
 
 # How far imap draws ahead of the workers: items pulled and not finished.
 MIN_WINDOW = 64
@@ -36,6 +39,68 @@ class Gate:
             self._lock.release()
         except RuntimeError:
             pass  # it is open already
+
+
+class Room:
+    """Where feeders wait while the pool has as much unsettled payload as it may have."""
+
+    def __init__(self, has_room: Callable[[], bool]) -> None:
+        self._has_room = has_room
+        self._changed = threading.Condition()
+        self._waiting = 0
+
+    def wait(self, stopped: Callable[[], bool]) -> None:
+        """Return when there is room, or when `stopped` says so."""
+        with self._changed:
+            # Counted before the look: who makes room after it sees the count.
+            self._waiting += 1
+            try:
+                while not stopped() and not self._has_room():
+                    self._changed.wait()
+            finally:
+                self._waiting -= 1
+
+    def changed(self) -> None:
+        """Say that there may be room, or that somebody was stopped. Any thread may call."""
+        if self._waiting:
+            with self._changed:
+                self._changed.notify_all()
+
+
+class TaskFeeder(threading.Thread):
+    """Submits tasks in the form of multiprocessing.pool's task queue, as there is room."""
+
+    def __init__(
+        self,
+        tasks: Iterable[tuple[Any, ...]],
+        set_length: Callable[[int], object] | None,
+        submit: Callable[[tuple[Any, ...], Callable[[], bool]], None],
+        ended: Callable[[threading.Thread], None],
+    ) -> None:
+        super().__init__(name="gopool-tasks", daemon=True)
+        self._tasks = tasks
+        self._set_length = set_length
+        self._submit = submit
+        self._ended = ended
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Submit no more. The thread ends once the user's iterable lets it."""
+        self._stopped = True
+
+    def run(self) -> None:
+        index = -1
+        try:
+            for task in self._tasks:
+                if self._stopped:
+                    return
+                index = task[1]
+                self._submit(task, lambda: self._stopped)
+            if self._set_length is not None:
+                self._set_length(index + 1)
+        finally:
+            self._tasks = ()
+            self._ended(self)
 
 
 class IMapFeeder(threading.Thread):
@@ -67,6 +132,9 @@ class IMapFeeder(threading.Thread):
         """Draw no more items. The thread ends once the user's iterable lets it."""
         self._stopped = True
         self._gate.open()
+
+    def stopped(self) -> bool:
+        return self._stopped
 
     def run(self) -> None:
         try:
@@ -108,14 +176,14 @@ class IMapFeeder(threading.Thread):
 class Backlog:
     """Tasks beyond the budget, in one order, and the thread that submits them when there is room.
 
-    The thread exists while there is something to submit. `has_room` is asked before each task.
+    The thread exists while there is something to submit.
     """
 
-    def __init__(self, submit: Callable[[Task], None], has_room: Callable[[], bool]) -> None:
+    def __init__(self, submit: Callable[[Task], None], room: Room) -> None:
         self._submit = submit
-        self._has_room = has_room
+        self._room = room
         self._waiting: deque[Iterator[Task]] = deque()
-        self._gate = Gate()
+        self._count = 0  # tasks in _waiting
         self._lock = threading.Lock()  # guards _waiting and _thread; user code never runs under it
         self._thread: threading.Thread | None = None
         self._stopped = False
@@ -125,28 +193,26 @@ class Backlog:
         return bool(self._waiting) or self._thread is not None
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._count
 
-    def add(self, tasks: Iterable[Task]) -> None:
-        """Queue tasks behind those that wait."""
+    def add(self, tasks: Iterable[Task], count: int) -> None:
+        """Queue so many tasks behind those that wait."""
         with self._lock:
             self._waiting.append(iter(tasks))
+            self._count += count
             if self._thread is None and not self._stopped:
                 self._thread = threading.Thread(
                     target=self._run, name="gopool-backlog", daemon=True
                 )
                 self._thread.start()
 
-    def room(self) -> None:
-        """Say that there may be room. Any thread may call."""
-        if self._thread is not None:
-            self._gate.open()
-
     def stop(self) -> None:
         """Drop what waits."""
         self._stopped = True
-        self._waiting.clear()
-        self._gate.open()
+        with self._lock:
+            self._waiting.clear()
+            self._count = 0
+        self._room.changed()
 
     def join(self) -> None:
         """Wait for the thread, if there is one."""
@@ -169,8 +235,9 @@ class Backlog:
 
     def _drain(self, tasks: Iterator[Task]) -> None:
         for task in tasks:
-            while not self._has_room() and not self._stopped:
-                self._gate.wait()
+            self._room.wait(lambda: self._stopped)
             if self._stopped:
                 return
+            with self._lock:
+                self._count -= 1
             self._submit(task)

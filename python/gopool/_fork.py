@@ -6,9 +6,9 @@ Guaranteed in a forked child, before any code of the user runs there:
     - every part of gopool that registered itself with `in_child` has forgotten the parent's
       pools, locks and Go runtime.
 
-Runs in every process that has gopool imported. It holds no lock: sets change in single steps
-under the interpreter lock, and a descriptor leaves the registry before it is closed, so that a
-number which means something else by now is never closed.
+Runs in every process that has gopool imported. The registry needs no lock: sets change in single
+steps under the interpreter lock, and a descriptor leaves the registry before it is closed, so
+that a number which means something else by now is never closed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 _owned: set[int] = set()
 _hooks: list[Callable[[], None]] = []
 _passing = threading.local()
+_whole = threading.RLock()  # held round every fork, and by whoever must not be forked meanwhile
 
 
 def own(fd: int) -> int:
@@ -44,6 +45,16 @@ def owned() -> frozenset[int]:
 
 
 @contextlib.contextmanager
+def unforked() -> Iterator[None]:
+    """Let no other thread fork inside the block: for making descriptors and registering them.
+
+    The block takes no other lock, since a fork takes this one last.
+    """
+    with _whole:
+        yield
+
+
+@contextlib.contextmanager
 def passing(*fds: int) -> Iterator[None]:
     """Leave these open in a child that this thread forks inside the block."""
     _passing.fds = frozenset(fds)
@@ -58,7 +69,17 @@ def in_child(hook: Callable[[], None]) -> None:
     _hooks.append(hook)
 
 
+def _before_fork() -> None:
+    _whole.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _whole.release()
+
+
 def _after_fork_in_child() -> None:
+    global _whole
+    _whole = threading.RLock()
     kept: frozenset[int] = getattr(_passing, "fds", frozenset())
     close(*(_owned - kept))
     _owned.clear()
@@ -66,4 +87,8 @@ def _after_fork_in_child() -> None:
         hook()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)

@@ -12,16 +12,14 @@ import functools
 import threading
 import weakref
 from collections.abc import Callable
-from multiprocessing import (
-
-    popen_fork,
-    popen_forkserver,
-    popen_spawn_posix,
-)
 from multiprocessing import pool as stdlib
-from typing import Any
+from multiprocessing import popen_fork, popen_forkserver, popen_spawn_posix
 
-from gopool import _children
+from gopool import _children, _fork
+
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["install", "installed", "uninstall"]
 
@@ -91,7 +89,7 @@ def _patch_popen() -> None:
         (popen_forkserver, popen.ForkServerPopen),
     ):
         _popens.append((module, module.Popen))
-        module.Popen = ours  # type: ignore[misc,assignment]
+        module.Popen = ours  # type: ignore[attr-defined]
 
 
 def _patch_pool() -> None:
@@ -120,14 +118,12 @@ def _dispatching_init(original: Callable[..., None]) -> Callable[..., None]:
     return __init__
 
 
-@functools.cache
 def takes_engine(kind: type) -> bool:
     """Whether pools of a class may have an engine: it leaves transport and workers alone."""
     if issubclass(kind, stdlib.ThreadPool):
         return False
-    own = [base for base in kind.__mro__ if base is not stdlib.Pool]
-    own = own[: len(own) - len([b for b in stdlib.Pool.__mro__ if b is not stdlib.Pool])]
-    return not any(hook in base.__dict__ for base in own for hook in _TRANSPORT_HOOKS)
+    below = [base for base in kind.__mro__ if base not in stdlib.Pool.__mro__]
+    return not any(hook in base.__dict__ for base in below for hook in _TRANSPORT_HOOKS)
 
 
 def _pool_gone() -> None:
@@ -137,10 +133,19 @@ def _pool_gone() -> None:
 
 
 def _unpatch_pool_if_unused() -> None:
-    """Restore the class, unless pools with an engine are still alive behind its methods."""
-    if len(_live) == 0 and _originals:
+    """Restore the class, unless pools with an engine are still alive behind its methods.
+
+    The set is walked because its length still counts a pool whose end is being reported.
+    """
+    if _originals and not any(True for _ in _live):
         for name, original in _originals.items():
             setattr(stdlib.Pool, name, original)
         _originals.clear()
 
 
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+_fork.in_child(_renew_lock)

@@ -10,7 +10,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from multiprocessing import pool as stdlib
-from typing import Any
+
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
@@ -28,6 +31,7 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
         self._callback = callback
         self._error_callback = error_callback
         self._settled = False
+        self._function: Any = None  # what runs, until it is settled; see describe()
         cache[job] = self
 
     @property
@@ -57,7 +61,7 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
         if event is not None:
             event.set()
         self._cache.pop(self._job, None)
-        self._pool = None
+        self._pool = self._function = None
 
 
 class IMapIterator(stdlib.IMapIterator):  # type: ignore[type-arg]
@@ -84,6 +88,15 @@ class IMapUnorderedIterator(stdlib.IMapUnorderedIterator):  # type: ignore[type-
         self.finished += 1
         if self.on_finished is not None:
             self.on_finished()
+
+
+def describe(job: Any, index: int) -> str:
+    """What a task runs, in words: the function, and the task's place in its job."""
+    function = getattr(job, "_function", None)
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    module = getattr(function, "__module__", None)
+    name = f"{module}.{name}" if module else name
+    return name if isinstance(job, AsyncResult) else f"{name}, task {index}"
 
 
 def guarded(callback: Callable[[Any], object]) -> Callable[[Any], None]:

@@ -17,10 +17,13 @@ _read_end = -1
 def read_end() -> int:
     """The descriptor that workers watch; made at the first call in a process."""
     global _read_end
-    if _read_end < 0:
-        reader, writer = os.pipe()
-        _fork.own(writer)
-        _read_end = _fork.own(reader)
+    # A child that another thread forks with the write end open would keep orphans alive; and two
+    # first pools must not make two pipes.
+    with _fork.unforked():
+        if _read_end < 0:
+            reader, writer = os.pipe()
+            _fork.own(writer)
+            _read_end = _fork.own(reader)
     return _read_end
 
 

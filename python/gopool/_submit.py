@@ -17,11 +17,14 @@ import sys
 from collections.abc import Callable
 from multiprocessing import reduction
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any
 
 from gopool import _core, _fork
 from gopool._worker.channel import MAX_INLINE
 from gopool._worker.pickling import Dumper, dumps, write_region
+
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 _STAGING_SIZE = 65_536  # bytes; holds MAX_INLINE
 _MAX_FREE = 16  # pairs kept for the next calls; more callers at a time make their own
@@ -124,7 +127,8 @@ class Functions:
 
 
 def _has_reducer(kind: type) -> bool:
-    return kind in copyreg.dispatch_table or kind in reduction.ForkingPickler._extra_reducers
+    pickler: Any = reduction.ForkingPickler
+    return kind in copyreg.dispatch_table or kind in pickler._extra_reducers
 
 
 class Submitter:

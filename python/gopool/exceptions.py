@@ -20,7 +20,6 @@ All survive pickling with their attributes.
 from __future__ import annotations
 
 import signal
-from concurrent.futures import CancelledError
 from multiprocessing import ProcessError, TimeoutError
 
 __all__ = [
@@ -31,7 +30,7 @@ __all__ = [
     "PayloadTooLargeError",
     "PoolTerminatedError",
     "RemoteTaskError",
-    "TaskCancelledError",
+    "TaskCancelledError",  # noqa: F822  made by __getattr__
     "TaskTimeoutError",
     "WorkerLostError",
     "WorkerStartError",
@@ -50,16 +49,23 @@ class WorkerLostError(GopoolError):
         exitcode: int, negative for a signal; None where somebody else reaped the process.
         signal_name: str such as "SIGSEGV", or None.
         seconds: float, how long the worker had the task.
+        task: str, what ran: the function's name and, in a map, the number of the task.
         reason: str, what gopool knows beyond that, or "".
     """
 
     def __init__(
-        self, pid: int, exitcode: int | None = None, seconds: float = 0.0, reason: str = ""
+        self,
+        pid: int,
+        exitcode: int | None = None,
+        seconds: float = 0.0,
+        task: str = "",
+        reason: str = "",
     ) -> None:
-        super().__init__(pid, exitcode, seconds, reason)
+        super().__init__(pid, exitcode, seconds, task, reason)
         self.pid = pid
         self.exitcode = exitcode
         self.seconds = seconds
+        self.task = task
         self.reason = reason
 
     @property
@@ -67,7 +73,8 @@ class WorkerLostError(GopoolError):
         return signal_name(self.exitcode)
 
     def __str__(self) -> str:
-        text = f"worker {self.pid} {describe_exit(self.exitcode)} {self.seconds:.3g} s into the task"
+        end = describe_exit(self.exitcode)
+        text = f"worker {self.pid} {end}, {self.seconds:.3g} s into {self.task or 'its task'}"
         return f"{text}: {self.reason}" if self.reason else text
 
 
@@ -96,6 +103,8 @@ class WorkerStartError(BrokenPoolError):
     """Workers end before their first message; nothing of the program's own ran in them."""
 
     def __str__(self) -> str:
+        if self.pid == 0:
+            return f"no worker can be started: {self.reason}"
         text = (
             f"worker {self.pid} {describe_exit(self.exitcode)} before its first message, as those "
             "before it; its traceback is on stderr. Likely causes: the script starts processes "
@@ -110,10 +119,6 @@ class PoolTerminatedError(GopoolError):
 
     Call close() and join() first where all tasks should run to their end.
     """
-
-
-class TaskCancelledError(GopoolError, CancelledError):
-    """The task was cancelled."""
 
 
 class TaskTimeoutError(GopoolError, TimeoutError):
@@ -174,3 +179,19 @@ def describe_exit(exitcode: int | None) -> str:
         return "ended (with what exit code is unknown: something else reaped it)"
     name = signal_name(exitcode)
     return f"exited with code {exitcode}" if name is None else f"was ended by {name}"
+
+
+def __getattr__(name: str) -> type[GopoolError]:
+    """TaskCancelledError, made when it is first asked for.
+
+    Its second base class would otherwise have every program import concurrent.futures and
+    logging, which takes longer than loading Go.
+    """
+    if name != "TaskCancelledError":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+    from concurrent.futures import CancelledError
+
+    namespace = {"__module__": __name__, "__doc__": "The task was cancelled."}
+    kind = type(name, (GopoolError, CancelledError), namespace)
+    made: type[GopoolError] = globals().setdefault(name, kind)
+    return made

@@ -14,19 +14,24 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import pool as stdlib
 from multiprocessing import util
-from multiprocessing.pool import *  # noqa: F403  the twin's public names
-from typing import Any
 
 from gopool import _core, _mirror, popen
-from gopool._crew import Settings
 from gopool._engine import CALL, MAP, STARMAP, Engine
 from gopool._faces import QueueFace, TaskHandlerFace, TaskQueueFace
 from gopool._jobs import AsyncResult as EngineResult
 from gopool._jobs import IMapIterator, IMapUnorderedIterator, guarded
 
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Pool", "ThreadPool"]
+
 _mirror.mirror(__name__, stdlib)
 
-_RUN, _CLOSE, _TERMINATE = stdlib.RUN, stdlib.CLOSE, stdlib.TERMINATE  # type: ignore[attr-defined]
+ThreadPool = stdlib.ThreadPool
+
+_RUN, _CLOSE, _TERMINATE = stdlib.RUN, stdlib.CLOSE, stdlib.TERMINATE
 
 
 class Pool(stdlib.Pool):
@@ -73,7 +78,7 @@ def start(
         popen.warn_unsupervised(obstacle)
         return False
     self._pool = []
-    self._state = stdlib.INIT  # type: ignore[attr-defined]
+    self._state = stdlib.INIT
     self._ctx = context or _default_context(self)
     self._cache = {}
     self._processes = _size(processes)
@@ -82,8 +87,7 @@ def start(
     self._initargs = initargs
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
-    settings = Settings(initializer, tuple(initargs), maxtasksperchild, self._wrap_exception)
-    self._engine = engine = Engine(self, settings)
+    self._engine = engine = Engine(self)
     self._taskqueue = TaskQueueFace(engine)
     self._inqueue, self._outqueue = QueueFace(engine), QueueFace(engine)
     self._quick_put, self._quick_get = self._inqueue.put, self._outqueue.get
@@ -141,6 +145,7 @@ def _pool_apply_async(
     if self._state != _RUN:
         raise ValueError("Pool not running")
     result = EngineResult(self, callback, error_callback)
+    result._function = func
     self._engine.submit(result._job, CALL, func, (args, kwds))
     return result
 
@@ -165,19 +170,21 @@ def _pool_map_async(
     if length == 0:
         chunksize = 0
     chunks = stdlib.Pool._get_tasks(func, iterable, chunksize)  # type: ignore[attr-defined]
-    result = stdlib.MapResult(  # type: ignore[call-arg]
-        self,  # type: ignore[arg-type]
+    result = stdlib.MapResult(
+        self,
         chunksize,
         length,
         callback and guarded(callback),
         error_callback=error_callback and guarded(error_callback),
     )
+    result._function = func  # type: ignore[attr-defined]
+    tasks: Iterator[tuple[int, int, int, Any, Any]]
     job, mode = result._job, _MODES.get(mapper)  # type: ignore[attr-defined]
     if mode is None:
         tasks = ((job, i, CALL, mapper, ((chunk,), {})) for i, chunk in enumerate(chunks))
     else:
         tasks = ((job, i, mode, func, items) for i, (_, items) in enumerate(chunks))
-    self._engine.submit_all(tasks)
+    self._engine.submit_all(tasks, result._number_left)  # type: ignore[attr-defined]
     return result
 
 
@@ -192,6 +199,7 @@ def _imap(self: Any, kind: Any, func: Any, iterable: Iterable[Any], chunksize: i
     if chunksize < 1:
         raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
     result = kind(self)
+    result._function = func
     if chunksize == 1:
         self._engine.feed(result, CALL, func, _single_arguments(iterable))
         return result

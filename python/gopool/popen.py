@@ -11,13 +11,19 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from multiprocessing import popen_fork, popen_forkserver, popen_spawn_posix, util
-from typing import Any
+from multiprocessing import process as process_module
 
 from gopool import _core, _fork
+
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 _thread = threading.local()
 
@@ -68,25 +74,38 @@ class _Adopted:
     pid: int
 
     def __init__(self, process_obj: Any) -> None:
-        self._reaping = threading.Lock()  # one reader of the status at a time; never held waiting
+        # One reader of the status at a time; never held waiting. Reentrant, since a handler of
+        # SIGCHLD that calls active_children() may interrupt the reader.
+        self._reaping = threading.RLock()
+        adopting = not getattr(_thread, "unadopted", False)
+        if adopting:
+            obstacle = _core.obstacle()
+            if obstacle is not None:
+                warn_unsupervised(obstacle)
+                adopting = False
         super().__init__(process_obj)  # type: ignore[call-arg]
-        if not getattr(_thread, "unadopted", False):
-            self._adopt()
+        if adopting:
+            try:
+                self._adopt()
+            except BaseException:
+                # start() fails: what it started is not to go on without anybody knowing it.
+                self._send_signal(signal.SIGKILL)  # type: ignore[attr-defined]
+                super().wait()  # type: ignore[misc]
+                raise
 
     def _adopt(self) -> None:
-        obstacle = _core.obstacle()
-        if obstacle is not None:
-            warn_unsupervised(obstacle)
-            return
         native = _core.load()
         sentinel = self.sentinel if self._status_on_sentinel else None
-        pidfd = open_pidfd(self.pid, sentinel)
+        try:
+            pidfd = open_pidfd(self.pid, sentinel)
+        except OSError:
+            return  # no descriptor is left, or pidfds are forbidden here: the stdlib's ways do
         if pidfd < 0:
             return
         self._pidfd = _fork.own(pidfd)
-        process = native.ProcessAdopt(self.pid, pidfd)
-        self._release = util.Finalize(self, _release, args=(native, max(process, 0), pidfd))
-        self._process = _core.checked(process)
+        # A negative number: Go's poller finds no room for it; the pidfd serves join() all the same.
+        self._process = max(native.ProcessAdopt(self.pid, pidfd), 0)
+        self._release = util.Finalize(self, _release, args=(native, self._process, pidfd))
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         if self.returncode is not None:
@@ -99,6 +118,8 @@ class _Adopted:
         else:
             with self._reaping:
                 code = super().poll(flag)  # type: ignore[misc]
+                if code is None:
+                    code = self.returncode  # read meanwhile, by a signal handler's poll()
         if code is not None:
             self._report(code)
         return code
@@ -140,7 +161,7 @@ class ForkPopen(_Adopted, popen_fork.Popen):
 
     def _launch(self, process_obj: Any) -> None:
         with _without_fork_warning():
-            super()._launch(process_obj)
+            super()._launch(process_obj)  # type: ignore[misc]
 
 
 class SpawnPopen(_Adopted, popen_spawn_posix.Popen):
@@ -187,16 +208,37 @@ def _restore_in_child() -> None:
 
 _fork.in_child(_restore_in_child)
 
+
+def _disown_in_child() -> None:
+    """Leave the parent's processes to the parent: at its exit a forked child ends all it knows.
+
+    multiprocessing forgets them in its own children only, not in those of os.fork.
+    """
+    for process in list(process_module._children):  # type: ignore[attr-defined]
+        popen = process._popen
+        if isinstance(popen, _Adopted):
+            process_module._children.discard(process)  # type: ignore[attr-defined]
+            popen._reaping = threading.RLock()
+            popen._pidfd, popen._process = -1, 0  # closed here, and a number of the parent's Go
+
+
+_fork.in_child(_disown_in_child)
+
 _warned = False
 
 
 def warn_unsupervised(obstacle: str) -> None:
-    """Say once per process that gopool steps back to the standard library's own ways."""
+    """Say once per process that gopool steps back to the standard library's own ways.
+
+    The warning points at the first line outside gopool and multiprocessing.
+    """
     global _warned
-    if not _warned:
-        _warned = True
-        warnings.warn(
-            f"gopool runs without its Go core, on the standard library's pool: {obstacle}",
-            RuntimeWarning,
-            stacklevel=4,
-        )
+    if _warned:
+        return
+    _warned = True
+    inside = tuple(os.path.dirname(module.__file__ or "") for module in (_core, util))
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        level, frame = level + 1, frame.f_back
+    text = f"gopool runs without its Go core, on the standard library's pool: {obstacle}"
+    warnings.warn(text, RuntimeWarning, stacklevel=level)

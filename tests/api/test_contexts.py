@@ -13,11 +13,12 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 import gopool
 import gopool.context
 import gopool.managers
 import gopool.pool
-import pytest
 
 METHODS = ["fork", "spawn", "forkserver"]
 LIMIT = 30  # seconds; arbitrary, only reached when something hangs

@@ -9,8 +9,9 @@ import pkgutil
 import subprocess
 import sys
 
-import gopool
 import pytest
+
+import gopool
 
 # Works on Windows alone; it cannot be imported elsewhere.
 FOREIGN = {"popen_spawn_win32"}

@@ -12,9 +12,10 @@ import weakref
 from multiprocessing import pool as stdlib
 from typing import Any
 
+import pytest
+
 import functions as f
 import gopool
-import pytest
 from gopool import _core
 from gopool import pool as gopool_pool
 
@@ -375,6 +376,35 @@ def test_istarmap_recipe(pool: Any) -> None:
         )
     )
     assert [item for chunk in result for item in chunk] == [3, 7, 11]
+
+
+def test_endless_task_queue(pool: Any) -> None:
+    """Tasks that are put into _taskqueue are drawn as workers keep up, and no more at the end."""
+    drawn = [0]
+
+    def endless() -> Any:
+        while True:
+            yield (-1, drawn[0], f.square, (drawn[0],), {})
+            drawn[0] += 1
+
+    pool._taskqueue.put((endless(), None))
+    assert pool.apply(f.square, (3,)) == 9
+    settled = pool._engine.native.PoolStat(pool._engine.handle, 1)
+    assert drawn[0] <= settled + 1024 + 1000  # and what was settled since
+    pool.terminate()
+
+
+def test_imap_of_large_items(pool: Any) -> None:
+    """imap keeps no more payload unsettled than the budget allows."""
+    load = []
+
+    def items() -> Any:
+        for _ in range(60):
+            load.append(pool._engine.native.PoolStat(pool._engine.handle, 7))
+            yield bytes(4_000_000)
+
+    assert list(pool.imap(len, items())) == [4_000_000] * 60
+    assert max(load) <= 80_000_000
 
 
 def test_repopulate(context: Any) -> None:

@@ -9,9 +9,10 @@ import threading
 from multiprocessing.pool import MaybeEncodingError, RemoteTraceback
 from typing import Any
 
+import pytest
+
 import functions as f
 import gopool
-import pytest
 
 
 @pytest.mark.parametrize("chunksize", [1, 5])
@@ -109,6 +110,15 @@ def test_result_does_not_pickle(pool: Any) -> None:
     assert "pickle" in caught.value.exc
 
 
+def test_after_a_result_that_does_not_pickle(context: Any) -> None:
+    """What a failed pickle had begun does not show in the next result of that worker."""
+    with context.Pool(1) as pool:
+        with pytest.raises(MaybeEncodingError):
+            pool.apply(f.result_and_lambda)
+        assert pool.apply(f.identity, (["a"],)) == ["a"]
+        assert pool.apply(f.identity, ("b",)) == "b"
+
+
 def test_exception_does_not_pickle(pool: Any) -> None:
     """So is an exception that does not pickle."""
     with pytest.raises(MaybeEncodingError) as caught:
@@ -178,6 +188,18 @@ def test_task_that_forks(context: Any) -> None:
     """A child that a task forks and lets return is no worker: one outcome, the parent's."""
     with context.Pool(1) as pool:
         assert [pool.apply(f.fork_and_return) for _ in range(3)] == ["parent"] * 3
+
+
+def test_dead_worker_with_living_child(context: Any, tmp_path: Any) -> None:
+    """A child that the dead worker had forked, and that holds its descriptors, delays nothing."""
+    release = tmp_path / "release"
+    with context.Pool(1) as pool:
+        result = pool.apply_async(f.die_with_living_child, (str(release),))
+        with pytest.raises(gopool.WorkerLostError) as caught:
+            result.get(timeout=20)
+        if context.get_start_method() != "forkserver":  # its status comes by a pipe that is held
+            assert caught.value.exitcode == 5
+        release.touch()
 
 
 def test_task_closes_everything(context: Any) -> None:

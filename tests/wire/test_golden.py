@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from gopool._worker import frame, message
 
 _FILE = Path(__file__).parents[2] / "bridge" / "testdata" / "frames" / "frames.json"

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import msgpack
 import pytest
-from gopool._worker import frame, message
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from gopool._worker import frame, message
 
 _IDS = st.integers(1, 2**64 - 1)
 _REGIONS = st.integers(1, message.MAX_REGION)

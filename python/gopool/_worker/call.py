@@ -10,10 +10,17 @@ from __future__ import annotations
 import itertools
 import pickle
 from collections.abc import Callable
-from multiprocessing.pool import ExceptionWithTraceback, MaybeEncodingError
-from typing import Any
+from multiprocessing import pool as stdlib_pool
 
 from gopool._worker.pickling import Dumper, dumps
+
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
+
+# typeshed does not know them.
+ExceptionWithTraceback: Any = vars(stdlib_pool)["ExceptionWithTraceback"]
+MaybeEncodingError: Any = vars(stdlib_pool)["MaybeEncodingError"]
 
 CALL, MAP, STARMAP = 0, 1, 2  # PROTOCOL.md, Task.mode
 VALUE, ERROR, ENCODING = 0, 1, 2  # PROTOCOL.md, Done.status
@@ -67,11 +74,13 @@ def _pack_exception(error: BaseException, traceback: str) -> bytes:
     return dumps(words) + dumps(error)
 
 
-def _encoding_error(problem: Exception, value: Any) -> MaybeEncodingError:
+def _encoding_error(problem: Exception, value: Any) -> Exception:
     try:
-        return MaybeEncodingError(problem, value)
+        error: Exception = MaybeEncodingError(problem, value)
+        return error
     except Exception:  # a repr that raises
-        return MaybeEncodingError(_repr(problem), object.__repr__(value))
+        error = MaybeEncodingError(_repr(problem), object.__repr__(value))
+        return error
 
 
 def _repr(obj: object) -> str:

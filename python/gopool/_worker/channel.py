@@ -6,10 +6,13 @@ from __future__ import annotations
 import array
 import os
 import socket
-from typing import Any
 
 from gopool._worker import frame, message
 from gopool._worker.pickling import write_region
+
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 # Larger payloads go into a memory region. Beside this many bytes a function's definition (at most
 # 4,096) fits into the frame as well.

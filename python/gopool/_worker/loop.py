@@ -17,8 +17,6 @@ import signal
 import traceback
 from collections.abc import Callable
 from multiprocessing import util
-from multiprocessing.pool import ExceptionWithTraceback
-from typing import Any
 
 from gopool._worker import lifeline, message
 from gopool._worker.call import call, pack_error, pack_value, unpack
@@ -26,7 +24,9 @@ from gopool._worker.channel import Channel, ParentGone
 from gopool._worker.passing import PassedFD
 from gopool._worker.pickling import Dumper
 
-__all__ = ["ExceptionWithTraceback", "Worker", "main"]
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 # The worker that this process is; None in every other process, forked children included.
 _current: Worker | None = None
@@ -105,8 +105,11 @@ class Worker:
             completed += 1
         util.debug("worker exiting after %d tasks", completed)
 
-    def _run(self, task: tuple[Any, ...], fd: int) -> None:
+    def _run(self, task: Any, fd: int) -> None:
         number, mode, function, payload, definition = task
+        call_function: Any
+        arguments: Any
+        value: Any
         if definition is not None:
             self._definitions[function] = definition
         try:

@@ -9,11 +9,14 @@ decode walks a message element by element: it says what is wrong with one that d
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
 
-import msgpack  # type: ignore[import-untyped]  # ships no types
+import msgpack
 
 from gopool._worker.frame import HEADER, MAX_FRAME, ProtocolError, frame
+
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 VERSION = 1
 TASK, STOP = 1, 2

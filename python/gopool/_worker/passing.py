@@ -8,7 +8,10 @@ duplicate over the way the standard library does (multiprocessing.reduction.DupF
 from __future__ import annotations
 
 from multiprocessing import reduction
-from typing import Any
+
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class PassedFD:

@@ -11,8 +11,12 @@ import mmap
 import os
 import pickle
 from collections import ChainMap
+from collections.abc import Callable
 from multiprocessing import reduction
-from typing import Any
+
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 # writev takes at most this many buffers (IOV_MAX).
 _MAX_BUFFERS = 1024
@@ -32,25 +36,27 @@ class Dumper:
         self.chunks: list[Any] = []
         self.write = self.chunks.append
         self._kind: Any = None
+        self._clear: Callable[[], None] = self.chunks.clear  # until there is a pickler
 
     def dump(self, obj: Any) -> list[Any]:
         """Pickle one object; the list is this object's own and is emptied by `clear`.
 
         Raises whatever pickling raises; throw the Dumper away then.
         """
-        kind = reduction.ForkingPickler
+        kind: Any = reduction.ForkingPickler
         if kind is not self._kind:  # the first time, or the user put another in its place
-            pickler = kind(self)
+            pickler: Any = kind(self)
             # A pickler copies the registered reducers when it is made; this one lives on.
             pickler.dispatch_table = ChainMap(kind._extra_reducers, copyreg.dispatch_table)
             self._dump, self._clear, self._kind = pickler.dump, pickler.clear_memo, kind
+        self._clear()  # what a dump that failed, or wrote to a list that is gone, remembered
         self._dump(obj)
-        self._clear()
         return self.chunks
 
     def clear(self) -> None:
-        """Forget the buffers."""
+        """Forget the buffers, and the objects that the pickler holds for its memo."""
         self.chunks.clear()
+        self._clear()
 
 
 def dumps(obj: Any) -> bytes:

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""Where Go can't be loaded: under small limits the standard library's pool, else one sentence."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from typing import Any
+
+import pytest
+
+import functions as f
+import gopool
+from gopool import _copies, _core
+
+WORKS = """
+import resource, sys
+import functions as f
+import gopool
+{before}
+
+def check(context):
+    with context.Pool(2) as pool:
+        print(hasattr(pool, "_engine"), pool.map(f.square, range(4)),
+              pool.apply(f.add, (1,), {{"y": 2}}), list(pool.imap(f.square, [3])))
+        pool.close()
+        pool.join()
+    for code in (0, 5):
+        process = context.Process(target=f.exit_hard, args=(code,))
+        process.start()
+        process.join()
+        print(process.exitcode, process.is_alive())
+
+if __name__ == "__main__":
+    {limit}
+    check({package}.get_context(sys.argv[1]))
+    check({package}.get_context(sys.argv[1]))  # no second warning
+"""
+
+PRINTED = ("False [0, 1, 4, 9] 3 [9]\n" + "0 False\n5 False\n") * 2
+SPACE = "resource.setrlimit(resource.RLIMIT_AS, (600_000_000,) * 2)"
+THREADS = "resource.setrlimit(resource.RLIMIT_NPROC, (_core._threads_of_user() + 8,) * 2)"
+
+
+@pytest.mark.parametrize("way", ["names", "install"])
+@pytest.mark.parametrize("limit", [SPACE, THREADS], ids=["RLIMIT_AS", "RLIMIT_NPROC"])
+def test_small_limit(tmp_path: Any, start_method: str, way: str, limit: str) -> None:
+    """Pool and Process work under a limit too small for Go, with one RuntimeWarning in all."""
+    installed = "import multiprocessing\nif __name__ == '__main__': gopool.install()"
+    script = WORKS.format(
+        before="from gopool import _core\n" + (installed if way == "install" else ""),
+        limit=limit,
+        package="multiprocessing" if way == "install" else "gopool",
+    )
+    done = f.run_script(tmp_path, script, start_method)
+    assert (done.returncode, done.stdout) == (0, PRINTED), done.stderr
+    name = "RLIMIT_AS" if limit is SPACE else "RLIMIT_NPROC"
+    assert done.stderr.count("RuntimeWarning: gopool runs without its Go core") == 1, done.stderr
+    assert done.stderr.count(name) == 1, done.stderr
+    assert "ulimit" in done.stderr
+
+
+def test_warning_as_an_error_starts_nothing(tmp_path: Any) -> None:
+    """With -W error the warning is raised before a process exists, so that none is left."""
+    done = f.run_script(
+        tmp_path,
+        f"""
+import resource
+import functions as f
+import gopool
+
+if __name__ == "__main__":
+    {SPACE}
+    process = gopool.get_context("fork").Process(target=f.sleep, args=(60,))
+    try:
+        process.start()
+    except RuntimeWarning as warning:
+        print("RLIMIT_AS" in str(warning), gopool.active_children())
+""",
+        flags=("-W", "error"),
+    )
+    f.assert_silent_success(done, "True []\n")
+
+
+@pytest.mark.parametrize("spare, enough", [(4, False), (64, True)])
+def test_obstacle_counts_threads(
+    monkeypatch: pytest.MonkeyPatch, spare: int, enough: bool
+) -> None:
+    """RLIMIT_NPROC is compared with what the user has running already."""
+    limits = {resource.RLIMIT_NPROC: 500 + spare, resource.RLIMIT_AS: resource.RLIM_INFINITY}
+    monkeypatch.setattr(_core, "_native", None)
+    monkeypatch.setattr(_core, "_threads_of_user", lambda: 500)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limits[which],) * 2)
+    obstacle = _core.obstacle()
+    assert (obstacle is None) == enough
+    assert enough or "RLIMIT_NPROC is 504 and 500 are in use" in str(obstacle)
+
+
+@pytest.mark.parametrize("space, enough", [(10**9, False), (10**10, True), (-1, True)])
+def test_obstacle_counts_memory(
+    monkeypatch: pytest.MonkeyPatch, space: int, enough: bool
+) -> None:
+    """RLIMIT_AS is compared with Go's need on top of what is mapped; unlimited is enough."""
+    monkeypatch.setattr(_core, "_native", None)
+    limits = {resource.RLIMIT_AS: space, resource.RLIMIT_NPROC: resource.RLIM_INFINITY}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limits[which],) * 2)
+    assert (_core.obstacle() is None) == enough
+    monkeypatch.setattr(_core, "_mapped", lambda: 9_500_000_000)
+    assert (_core.obstacle() is None) == (space == resource.RLIM_INFINITY)
+
+
+def test_no_obstacle_once_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that is lowered after Go was loaded changes nothing."""
+    _core.load()
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1, 1))
+    assert _core.obstacle() is None
+
+
+def test_threads_of_user_are_counted() -> None:
+    """The count holds at least this process's own threads."""
+    assert _core._threads_of_user() >= len(os.listdir("/proc/self/task"))
+    assert _core._threads_of("0") == 0  # no such process
+    assert _core._mapped() > 10_000_000
+
+
+BROKEN = {
+    "missing": "sys.modules['gopool._native._pyapi'] = None",
+    "broken": (
+        "import gopool._native\n"
+        "open('_pyapi' + sysconfig.get_config_var('EXT_SUFFIX'), 'w').write('no ELF')\n"
+        "gopool._native.__path__[:] = [os.getcwd()]"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("use", ["context.Pool(1)", "process.start()"])
+def test_extension_unusable(tmp_path: Any, how: str, use: str) -> None:
+    """A missing or broken extension is one CoreError, and no process is left running."""
+    done = f.run_script(
+        tmp_path,
+        f"""
+import multiprocessing, os, sys, sysconfig
+import functions as f
+import gopool
+{BROKEN[how]}
+
+if __name__ == "__main__":
+    context = gopool.get_context("fork")
+    process = context.Process(target=f.sleep, args=(60,))
+    try:
+        {use}
+    except gopool.CoreError as error:
+        print(str(error).startswith("the Go extension can't be loaded: "),
+              isinstance(error.__cause__, ImportError))
+    try:
+        print(os.waitpid(-1, os.WNOHANG))
+    except ChildProcessError:
+        print("no child", multiprocessing.active_children())
+""",
+    )
+    f.assert_silent_success(done, "True True\nno child []\n")
+
+
+COPIES = """
+import errno, os, sys, tempfile
+import functions as f
+import gopool
+from gopool import _copies
+
+def refuse(*args, **kwds):
+    raise OSError(errno.EACCES, "refused by the test")
+
+used = []
+
+def spy(name):
+    original = getattr(_copies, name)
+    def copy(*args):
+        used.append(name)
+        return original(*args)
+    copy.__name__ = name
+    setattr(_copies, name, copy)
+
+if __name__ == "__main__":
+    for name in ("_copy_in_memory", "_copy_in_tmpdir", "_copy_beside"):
+        spy(name)
+    context = gopool.get_context("fork")
+    with context.Pool(1) as pool:
+        pool.apply(f.square, (2,))
+    pool.join()
+    pid = os.fork()
+    if pid == 0:
+        refused = int(sys.argv[1])
+        create = os.memfd_create
+        # The pool's own regions are memfds as well: only the copy is refused.
+        os.memfd_create = lambda name, flags: (
+            refuse() if refused and name == "gopool-core" else create(name, flags))
+        make = tempfile.NamedTemporaryFile
+        tempfile.NamedTemporaryFile = lambda **kwds: (
+            refuse() if refused > (1 if kwds["dir"] is None else 2) else make(**kwds))
+        try:
+            with context.Pool(1) as own:
+                print(own.apply(f.square, (3,)), used)
+        except gopool.CoreError as error:
+            print(str(error).count("refused by the test"), used)
+        sys.stdout.flush()
+        os._exit(0)
+    assert os.waitpid(pid, 0) == (pid, 0)
+"""
+
+
+@pytest.mark.parametrize("refused", range(4))
+def test_copy_falls_back(tmp_path: Any, refused: int) -> None:
+    """A forked child loads its copy from memory, $TMPDIR or beside, or says why none would do."""
+    quiet = ("-W", "ignore:This process:DeprecationWarning")  # 3.12 on: a fork beside threads
+    done = f.run_script(tmp_path, COPIES, str(refused), flags=quiet)
+    attempts = ["_copy_in_memory", "_copy_in_tmpdir", "_copy_beside"][: refused + 1]
+    result = 9 if refused < 3 else 3
+    f.assert_silent_success(done, f"{result} {attempts}\n")
+    folder = os.path.join(os.path.dirname(gopool.__file__), "_native")
+    assert not [name for name in os.listdir(folder) if name.startswith("gopool-core-")]
+
+
+def test_copies_find_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is copied is the installed file, even where the loaded module is a copy itself."""
+    monkeypatch.setattr(sys.modules["gopool._native"], "_pyapi", None, raising=False)
+    monkeypatch.setattr(_copies, "_load_from", lambda name, path: path)
+    module = _core.load() and sys.modules.get("gopool._native._pyapi")
+    if module is not None:
+        monkeypatch.setattr(module.__spec__, "origin", "/proc/1/fd/99")
+    assert str(_copies.load("gopool._native._pyapi")).startswith(f"/proc/{os.getpid()}/fd/")

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""The lines that the code must not cross: who imports whom, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gopool
+
+PACKAGE = Path(gopool.__file__).parent
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
+WORKER = sorted((PACKAGE / "_worker").glob("*.py"))
+
+
+def _imports(path: Path) -> set[str]:
+    """The modules that a source names in import statements, at whatever depth."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            assert node.module is not None
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_sources_are_found() -> None:
+    """The tests below look at something."""
+    assert len(SOURCES) > 25
+    assert len(WORKER) > 5
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_only_the_core_knows_the_extension(path: Path) -> None:
+    """No module but _core imports gopool._native, or names it in a text that could be imported."""
+    if path.name == "_core.py":
+        return
+    assert not [name for name in _imports(path) if name.startswith("gopool._native")]
+    if path.parent.name != "_native":
+        assert "_native._pyapi" not in path.read_text()
+
+
+@pytest.mark.parametrize("path", WORKER, ids=lambda path: path.stem)
+def test_the_worker_stands_alone(path: Path) -> None:
+    """Worker code imports itself, the standard library and msgpack: never what loads Go."""
+    allowed = sys.stdlib_module_names | {"msgpack"}
+    for name in _imports(path):
+        top = name.partition(".")[0]
+        inside = name == "gopool._worker" or name.startswith("gopool._worker.")
+        assert inside or top in allowed, f"{path.name} imports {name}"
+
+
+def _loaded_after(statement: str) -> tuple[set[str], int]:
+    """Modules and threads that a fresh interpreter has after a statement."""
+    code = (
+        f"{statement}\nimport os, sys\n"
+        "print(len(os.listdir('/proc/self/task')), *sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd="/"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    threads, *modules = done.stdout.split()
+    return set(modules), int(threads)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import gopool",
+        "from gopool import Process, Queue, Lock, Value",
+        "import gopool; gopool.get_context('spawn').SimpleQueue()",
+        "import gopool; gopool.install()",
+        "import gopool.pool, gopool.popen, gopool.context",
+        "import gopool._worker.loop",
+    ],
+)
+def test_import_is_light(statement: str) -> None:
+    """Neither the extension nor a thread comes with an import, nor with install()."""
+    modules, threads = _loaded_after(statement)
+    assert not [name for name in modules if name.startswith("gopool._native")]
+    assert threads == 1
+
+
+def test_import_gopool_loads_no_machinery() -> None:
+    """`import gopool` costs little: no engine, no msgpack, no runner."""
+    modules, _ = _loaded_after("import gopool")
+    heavy = {"msgpack", "gopool._engine", "gopool.pool", "gopool._core", "gopool._runner"}
+    assert not modules & heavy
+
+
+def test_worker_modules_load_no_core() -> None:
+    """What a spawned worker imports to run does not load the engine or the border to Go."""
+    modules, _ = _loaded_after("import gopool._worker.loop")
+    assert not modules & {"gopool._core", "gopool._engine", "gopool.pool", "gopool.popen"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_headers(path: Path) -> None:
+    """Every source says its licence in one line and what it is in a docstring."""
+    text = path.read_text()
+    assert text.startswith("# SPDX-License-Identifier: MIT\n")
+    assert ast.get_docstring(ast.parse(text)), f"{os.fspath(path)} has no docstring"
