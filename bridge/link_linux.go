@@ -95,10 +95,14 @@ func (l *WorkerLink) Send(t *gopool.Task) error {
 	}
 	frame, err := AppendTask(l.frame[:0], &m)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", gopool.ErrUnsendable, err)
 	}
 	l.frame = frame
-	return send(l.ends.Socket, frame, rights)
+	err = send(l.ends.Socket, frame, rights)
+	if errors.Is(err, unix.EBADF) && t.Region.Present() {
+		return fmt.Errorf("%w: somebody closed its memory region: %w", gopool.ErrUnsendable, err)
+	}
+	return err
 }
 
 // Settled implements gopool.Link.

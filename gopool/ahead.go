@@ -146,4 +146,8 @@ func (p *Pool) takeBack(w *worker) {
 	before := w.ahead()
 	p.queue.pushFront(w.revoke(w.link.TakeBack())...)
 	p.ahead += w.ahead() - before
+	if w.state == Busy && len(w.leases) == 0 { // it had not read even the first
+		w.state = Idle
+		p.idle = append(p.idle, w)
+	}
 }

@@ -119,3 +119,15 @@ func TestMaxTasksAhead(t *testing.T) {
 	w.finish(w.begin())
 	assert.Len(t, w.unread, 2)
 }
+
+// A worker that has not read even its first task is idle again when all of it is taken back.
+func TestTakeBackEverything(t *testing.T) {
+	b := newBench(t, Config{SendAhead: AheadAlways})
+	w := b.worker().boot()
+	b.submit(4)
+	w.finish(w.begin())
+	require.Len(t, w.unread, 3)
+	other := b.worker().boot()
+	assert.NotEmpty(t, w.unread, "it is as idle as the other")
+	assert.NotEmpty(t, other.unread)
+}

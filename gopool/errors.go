@@ -14,6 +14,9 @@ var (
 	ErrPoolTerminated = errors.New("gopool: pool was terminated")
 	// ErrUnknownWorker is returned where a worker's number is not, or no longer, in the pool.
 	ErrUnknownWorker = errors.New("gopool: no such worker")
+	// ErrUnsendable is returned by Link.Send for a task that no worker could be sent, such as
+	// one whose region was closed. Nothing was sent; the task fails, the worker is well.
+	ErrUnsendable = errors.New("gopool: the task can't be sent")
 	// ErrLinkFull is returned by Link.Send when the message does not fit right now. Nothing
 	// was sent; the task stays with the pool.
 	ErrLinkFull = errors.New("gopool: the worker's link is full")

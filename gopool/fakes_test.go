@@ -25,6 +25,9 @@ func (f *fakeWorker) Send(t *Task) error {
 	if f.refuse != nil {
 		return f.refuse
 	}
+	if t.Mode == unsendable {
+		return ErrUnsendable
+	}
 	f.unread = append(f.unread, t.ID)
 	return nil
 }
@@ -118,5 +121,8 @@ func (b *bench) submit(n int) {
 		b.next++
 	}
 }
+
+// unsendable is the Mode of a task that the fake refuses to send.
+const unsendable = 99
 
 var errGone = errors.New("gone")

@@ -241,6 +241,11 @@ func (p *Pool) dispatch() {
 // back to the front of the queue: it was not begun.
 func (p *Pool) grant(w *worker, t *Task, now time.Time) bool {
 	if err := w.link.Send(t); err != nil {
+		if errors.Is(err, ErrUnsendable) {
+			p.restore(w)
+			p.finish(t, &Outcome{Status: StatusRefused, Failure: &Failure{Text: err.Error()}})
+			return false
+		}
 		p.queue.pushFront(t)
 		if !errors.Is(err, ErrLinkFull) || len(w.leases) == 0 {
 			p.fail(w, err.Error())
@@ -256,6 +261,13 @@ func (p *Pool) grant(w *worker, t *Task, now time.Time) bool {
 	w.granted++
 	w.state = Busy
 	return true
+}
+
+// restore makes a worker that was about to get its first task wait again.
+func (p *Pool) restore(w *worker) {
+	if w.state == Idle {
+		p.idle = append(p.idle, w)
+	}
 }
 
 // fail ends a worker that broke the protocol or can't be reached.

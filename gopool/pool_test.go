@@ -84,6 +84,20 @@ func TestUnreachableWorker(t *testing.T) {
 	assert.Empty(t, b.sink.outcomes, "nothing was lost")
 }
 
+// A task that can't be sent fails alone; the worker takes the next one.
+func TestUnsendableTask(t *testing.T) {
+	b := newBench(t, Config{})
+	w := b.worker().boot()
+	_, err := b.pool.Submit(&Task{Mode: unsendable, Region: NoRegion})
+	require.NoError(t, err)
+	b.submit(1)
+	w.finish(w.begin())
+	require.Len(t, b.sink.outcomes, 2)
+	assert.Equal(t, StatusRefused, b.sink.outcomes[0].Status)
+	assert.Equal(t, StatusValue, b.sink.outcomes[1].Status)
+	assert.Empty(t, w.signals)
+}
+
 // An outcome of a task that the worker does not hold is refused, whether it never held it or has
 // settled it before.
 func TestForeignOutcome(t *testing.T) {

@@ -8,7 +8,7 @@ type Stats struct {
 	Values  int // tasks that returned
 	Errors  int // tasks that ended with an exception, of the user's or of pickling
 	Lost    int // tasks whose worker ended under them
-	Broken  int // tasks that could not run because the pool broke
+	Broken  int // tasks that could not run: the pool broke, or they can't be sent
 	Crashes int // workers that ended with a status other than 0 and were not asked to go
 }
 
@@ -25,7 +25,7 @@ func (s *Stats) settled(status Status) {
 		s.Values++
 	case StatusLost:
 		s.Lost++
-	case StatusBroken:
+	case StatusBroken, StatusRefused:
 		s.Broken++
 	default:
 		s.Errors++

@@ -40,6 +40,7 @@ const (
 	StatusEncoding               // result or exception did not pickle
 	StatusLost                   // its worker ended while it held the task
 	StatusBroken                 // the pool can't keep workers alive
+	StatusRefused                // it can't be sent to any worker
 )
 
 // Outcome is how a task ended, on its way to Python.
@@ -49,7 +50,7 @@ type Outcome struct {
 	Payload    []byte   // valid only during the call that delivers it
 	Region     Region   // passes to the receiver, who closes it
 	TaskRegion int      // descriptor of the task's own region, free to be closed now; -1: none
-	Failure    *Failure // for StatusLost and StatusBroken
+	Failure    *Failure // for StatusLost, StatusBroken and StatusRefused
 }
 
 // Failure tells what happened to a worker.

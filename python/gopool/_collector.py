@@ -21,7 +21,13 @@ import msgpack
 
 from gopool import _jobs
 from gopool._worker.pickling import load_region, read_region
-from gopool.exceptions import BrokenPoolError, RemoteTaskError, WorkerLostError, WorkerStartError
+from gopool.exceptions import (
+    BrokenPoolError,
+    GopoolError,
+    RemoteTaskError,
+    WorkerLostError,
+    WorkerStartError,
+)
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -33,7 +39,7 @@ _RECORD = struct.Struct("<IIQQQqqQ")
 _PAD = 0xFFFFFFFF
 _WORKER_ENDED = -2  # of Take: no outcome yet, but the maintenance thread has something to do
 
-_VALUE, _ERROR, _ENCODING, _LOST, _BROKEN = range(5)
+_VALUE, _ERROR, _ENCODING, _LOST, _BROKEN, _REFUSED = range(6)
 
 
 class Collector:
@@ -89,6 +95,16 @@ class Collector:
         self._ring.release()
         with self._waking:
             self._wake_fd = -1
+
+    def disown(self) -> None:
+        """In a forked child: let go of the ring, whose lock another thread may have held.
+
+        Raises:
+            BufferError: the collector was reading in it at the fork.
+        """
+        self._waking = threading.Lock()
+        self._wake_fd = -1
+        self._ring.release()
 
     def _settle_local(self) -> None:
         while self._local:
@@ -161,6 +177,8 @@ def _failure(status: int, payload: memoryview) -> BaseException:
     pid, exitcode, started, milliseconds, text = msgpack.unpackb(payload)
     if status == _LOST:
         return WorkerLostError(pid, exitcode, milliseconds / 1000, reason=text)
+    if status == _REFUSED:
+        return GopoolError(text)
     if started:
         return BrokenPoolError(pid, exitcode, text)
     return WorkerStartError(pid, exitcode, text)

@@ -81,13 +81,24 @@ class Crew:
         with self._refilling:
             pool = self._pool()
             missing = 0 if pool is None else pool._processes - len(self._processes)
+            # All are prepared before the first is forked: after a fork each page that is written
+            # is copied, and once more after the next.
+            prepared: list[Member] = []
             try:
                 for _ in range(missing):
-                    member = self._start(pool)
+                    prepared.append(self._prepare(pool))
+                lifeline = _lifeline.read_end()
+                while prepared:
+                    member = prepared[0]
+                    with _fork.passing(member.peer, lifeline), popen.unadopted():
+                        member.process.start()
+                    del prepared[0]
                     self._unattached.append(member)
                     self._processes.append(member.process)
                     util.debug("added worker")
             finally:
+                for member in prepared:
+                    member.close()
                 if self._handle:
                     self._attach_all()
 
@@ -101,21 +112,19 @@ class Crew:
         while self._unattached:
             self._attach(self._unattached.pop(0))
 
-    def _start(self, pool: Any) -> Member:
-        parent_end, worker_end = (
-            _fork.own(end.detach()) for end in socket.socketpair(socket.AF_UNIX, _SEQPACKET)
-        )
-        lifeline = _lifeline.read_end()
+    def _prepare(self, pool: Any) -> Member:
+        """A worker that is not started, and its socket pair."""
+        with _fork.unforked():
+            ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            parent_end, worker_end = (_fork.own(end.detach()) for end in ends)
         try:
             process = pool.Process(
                 pool._ctx,
                 target=loop.main,
-                args=(PassedFD(worker_end), PassedFD(lifeline), *self._settings),
+                args=(PassedFD(worker_end), PassedFD(_lifeline.read_end()), *self._settings),
             )
             process.name = process.name.replace("Process", "PoolWorker")
             process.daemon = True
-            with _fork.passing(worker_end, lifeline), popen.unadopted():
-                process.start()
         except BaseException:
             _fork.close(parent_end, worker_end)
             raise
@@ -160,9 +169,6 @@ class Crew:
             member.close()
         self._unattached.clear()
         self._processes.clear()
-
-
-_SEQPACKET = socket.SOCK_SEQPACKET
 
 
 def _foreign_sentinel(process: Any) -> int | None:
@@ -228,6 +234,10 @@ class Maintenance(threading.Thread):
     def join(self, timeout: float | None = None) -> None:
         self.ensure_started()
         super().join(timeout)
+
+    def is_alive(self) -> bool:
+        """Also before its first work: then it is as good as waiting for it."""
+        return self.ident is None or super().is_alive()
 
     def run(self) -> None:
         try:

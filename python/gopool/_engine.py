@@ -101,8 +101,9 @@ class Engine:
 
     def _open(self, maxtasks: int) -> None:
         self.native = native = _core.load()
-        self._wake_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
-        self._event_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
+        with _fork.unforked():
+            self._wake_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
+            self._event_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
         ring_fd = os.memfd_create("gopool-outcomes", os.MFD_CLOEXEC)
         try:
             os.ftruncate(ring_fd, _RING_SIZE)
@@ -224,6 +225,8 @@ class Engine:
             self._submit_task(task)
 
     def _begin(self, feeder: IMapFeeder | TaskFeeder) -> None:
+        if self._forked:
+            raise ForkedChildError(_FORKED)
         self._feeders.add(feeder)
         feeder.start()
 
@@ -255,7 +258,7 @@ class Engine:
         self._close_if_done()
 
     def _close_if_done(self) -> None:
-        if self._closing and not self._feeders and not self.backlog:
+        if self._closing and not (self._feeders or self.backlog or self._forked):
             self.native.PoolClose(self.handle)
 
     def terminate(self) -> None:
@@ -320,12 +323,20 @@ class Engine:
 
     def waiting_tasks(self) -> int:
         """Tasks that wait in the backlog, or in Go for a worker."""
+        if self._forked:
+            return 0
         queued: int = max(0, self.native.PoolStat(self.handle, _QUEUED))
         return queued + len(self.backlog)
 
     def disown(self) -> None:
         """In a forked child: the workers, threads and Go part are the parent's."""
         self._forked = True
+        self._congested = False  # Go, which is not to be entered here, is not asked for room
+        # The mapping keeps a duplicate of the ring's descriptor open; where the collector was
+        # reading in it at the fork, it can't be let go.
+        with contextlib.suppress(BufferError):
+            self.collector.disown()
+            self._ring.close()
 
 
 def _send_ahead() -> int:

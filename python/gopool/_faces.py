@@ -95,4 +95,4 @@ class TaskHandlerFace:
                 feeder.join(timeout)
 
     def is_alive(self) -> bool:
-        return self._engine.maintenance.is_alive()
+        return self._engine.collector_thread.is_alive()

@@ -184,7 +184,9 @@ class Backlog:
         self._room = room
         self._waiting: deque[Iterator[Task]] = deque()
         self._count = 0  # tasks in _waiting
-        self._lock = threading.Lock()  # guards _waiting and _thread; user code never runs under it
+        # Guards what stands above and _thread; user code never runs under it, but a signal
+        # handler that submits may interrupt its holder.
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._stopped = False
         self.ended: Callable[[], None] = lambda: None
@@ -239,5 +241,7 @@ class Backlog:
             if self._stopped:
                 return
             with self._lock:
+                if self._stopped:
+                    return
                 self._count -= 1
             self._submit(task)

@@ -23,20 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["install", "installed", "uninstall"]
 
-# A subclass that overrides one of these moves tasks or makes workers in a way of its own.
-_TRANSPORT_HOOKS = (
-    "_setup_queues",
-    "_repopulate_pool",
-    "_repopulate_pool_static",
-    "_maintain_pool",
-    "_join_exited_workers",
-    "_handle_tasks",
-    "_handle_workers",
-    "_handle_results",
-    "_terminate_pool",
-    "_help_stuff_finish",
-)
-
 _lock = threading.RLock()
 _installed = False
 _originals: dict[str, Any] = {}  # of stdlib.Pool, while it is patched
@@ -109,21 +95,13 @@ def _dispatching_init(original: Callable[..., None]) -> Callable[..., None]:
     def __init__(self: Any, *args: Any, **kwds: Any) -> None:
         from gopool import pool
 
-        if _installed and takes_engine(type(self)) and pool.start(self, *args, **kwds):
+        if _installed and pool.takes_engine(type(self)) and pool.start(self, *args, **kwds):
             _live.add(self)
             weakref.finalize(self, _pool_gone).atexit = False
         else:
             original(self, *args, **kwds)
 
     return __init__
-
-
-def takes_engine(kind: type) -> bool:
-    """Whether pools of a class may have an engine: it leaves transport and workers alone."""
-    if issubclass(kind, stdlib.ThreadPool):
-        return False
-    below = [base for base in kind.__mro__ if base not in stdlib.Pool.__mro__]
-    return not any(hook in base.__dict__ for base in below for hook in _TRANSPORT_HOOKS)
 
 
 def _pool_gone() -> None:

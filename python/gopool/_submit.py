@@ -20,7 +20,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from gopool import _core, _fork
 from gopool._worker.channel import MAX_INLINE
-from gopool._worker.pickling import Dumper, dumps, write_region
+from gopool._worker.pickling import Dumper, dumps, fill_region, new_region
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -173,11 +173,16 @@ class Submitter:
         return load
 
     def _submit_region(self, chunks: list[Any], job: int, index: int, mode: int, fn: int) -> int:
-        fd, size = write_region(chunks)
-        self.regions.add(_fork.own(fd))
-        load: int = self._native.SubmitRegion(self._pool, fd, size, job, index, mode, fn)
-        if load < 0:
-            self.close_region(fd)
+        with _fork.unforked():
+            fd = new_region()
+            self.regions.add(_fork.own(fd))
+        load = -1
+        try:
+            size = fill_region(fd, chunks)
+            load = int(self._native.SubmitRegion(self._pool, fd, size, job, index, mode, fn))
+        finally:
+            if load < 0:
+                self.close_region(fd)
         return load
 
     def close_region(self, fd: int) -> None:

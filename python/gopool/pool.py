@@ -31,6 +31,20 @@ _mirror.mirror(__name__, stdlib)
 
 ThreadPool = stdlib.ThreadPool
 
+# A subclass that overrides one of these moves tasks or makes workers in a way of its own.
+_TRANSPORT_HOOKS = (
+    "_setup_queues",
+    "_repopulate_pool",
+    "_repopulate_pool_static",
+    "_maintain_pool",
+    "_join_exited_workers",
+    "_handle_tasks",
+    "_handle_workers",
+    "_handle_results",
+    "_terminate_pool",
+    "_help_stuff_finish",
+)
+
 _RUN, _CLOSE, _TERMINATE = stdlib.RUN, stdlib.CLOSE, stdlib.TERMINATE
 
 
@@ -43,7 +57,8 @@ class Pool(stdlib.Pool):
     harms nothing else.
 
     Where this process's limits don't let Go load, the pool is the standard library's, with one
-    RuntimeWarning.
+    RuntimeWarning. So is, without one, a pool of a subclass that overrides how tasks travel or
+    workers are made.
 
     Source: multiprocessing.pool.Pool of CPython 3.10 to 3.13.
     """
@@ -56,8 +71,17 @@ class Pool(stdlib.Pool):
         maxtasksperchild: int | None = None,
         context: Any = None,
     ) -> None:
-        if not start(self, processes, initializer, initargs, maxtasksperchild, context):
-            super().__init__(processes, initializer, initargs, maxtasksperchild, context)
+        arguments = processes, initializer, initargs, maxtasksperchild, context
+        if not takes_engine(type(self)) or not start(self, *arguments):
+            super().__init__(*arguments)
+
+
+def takes_engine(kind: type) -> bool:
+    """Whether pools of a class may have an engine: it leaves transport and workers alone."""
+    if issubclass(kind, stdlib.ThreadPool):
+        return False
+    below = [base for base in kind.__mro__ if base not in Pool.__mro__]
+    return not any(hook in base.__dict__ for base in below for hook in _TRANSPORT_HOOKS)
 
 
 def start(

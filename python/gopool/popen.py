@@ -77,14 +77,8 @@ class _Adopted:
         # One reader of the status at a time; never held waiting. Reentrant, since a handler of
         # SIGCHLD that calls active_children() may interrupt the reader.
         self._reaping = threading.RLock()
-        adopting = not getattr(_thread, "unadopted", False)
-        if adopting:
-            obstacle = _core.obstacle()
-            if obstacle is not None:
-                warn_unsupervised(obstacle)
-                adopting = False
         super().__init__(process_obj)  # type: ignore[call-arg]
-        if adopting:
+        if not getattr(_thread, "unadopted", False):
             try:
                 self._adopt()
             except BaseException:
@@ -94,7 +88,11 @@ class _Adopted:
                 raise
 
     def _adopt(self) -> None:
-        native = _core.load()
+        """Watch the process by its pidfd; have Go watch it too, where Go is loaded.
+
+        A program that only starts processes does not load Go: that would make each of its forks
+        a quarter slower (docs/design.md has the figures) and nothing better.
+        """
         sentinel = self.sentinel if self._status_on_sentinel else None
         try:
             pidfd = open_pidfd(self.pid, sentinel)
@@ -103,8 +101,10 @@ class _Adopted:
         if pidfd < 0:
             return
         self._pidfd = _fork.own(pidfd)
-        # A negative number: Go's poller finds no room for it; the pidfd serves join() all the same.
-        self._process = max(native.ProcessAdopt(self.pid, pidfd), 0)
+        native = _core.load() if _core.loaded() else None
+        if native is not None:
+            # A negative number: Go's poller has no room for it; the pidfd serves join() anyway.
+            self._process = max(native.ProcessAdopt(self.pid, pidfd), 0)
         self._release = util.Finalize(self, _release, args=(native, self._process, pidfd))
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
@@ -160,7 +160,10 @@ class ForkPopen(_Adopted, popen_fork.Popen):
     """multiprocessing.popen_fork.Popen with adoption."""
 
     def _launch(self, process_obj: Any) -> None:
-        with _without_fork_warning():
+        if _FORK_WARNS and _core.loaded():
+            with _without_fork_warning():
+                super()._launch(process_obj)  # type: ignore[misc]
+        else:
             super()._launch(process_obj)  # type: ignore[misc]
 
 
@@ -174,6 +177,7 @@ class ForkServerPopen(_Adopted, popen_forkserver.Popen):
     _status_on_sentinel = True
 
 
+_FORK_WARNS = sys.version_info >= (3, 12)
 _restore_filters: contextlib.ExitStack | None = None
 
 

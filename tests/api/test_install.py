@@ -436,6 +436,7 @@ if __name__ == "__main__":
     import gopool
     from gopool import _core
     gopool.install()
+    _core.load()  # from here on every process is adopted
     method = sys.argv[1]
     ctx = multiprocessing.get_context(method)
     with ProcessPoolExecutor(2, mp_context=ctx) as executor:

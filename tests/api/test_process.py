@@ -298,6 +298,27 @@ def test_adoption_fails_for_want_of_descriptors(monkeypatch: pytest.MonkeyPatch)
     assert process.exitcode == 8
 
 
+def test_processes_alone_do_not_load_go(tmp_path: Any, start_method: str) -> None:
+    """A program that starts processes and no pool pays nothing for Go."""
+    done = f.run_script(
+        tmp_path,
+        """
+import sys
+import functions as f
+import gopool
+from gopool import _core
+
+if __name__ == "__main__":
+    process = gopool.get_context(sys.argv[1]).Process(target=f.exit_hard, args=(3,))
+    process.start()
+    process.join()
+    print(process.exitcode, _core.loaded(), "msgpack" in sys.modules)
+""",
+        start_method,
+    )
+    f.assert_silent_success(done, "3 False False\n")
+
+
 @pytest.mark.slow
 def test_many_processes() -> None:
     """300 processes, started and joined, leave no descriptor; Go counted each of them."""

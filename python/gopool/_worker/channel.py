@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import _socket
 import array
+import mmap
 import os
-import socket
 
 from gopool._worker import frame, message
-from gopool._worker.pickling import write_region
+from gopool._worker.pickling import fill_region, new_region
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 # 4,096) fits into the frame as well.
 MAX_INLINE = 60_000
 
-_ONE_FD = socket.CMSG_SPACE(array.array("i", [0]).itemsize)
+_ONE_FD = _socket.CMSG_SPACE(array.array("i", [0]).itemsize)
 
 
 class ParentGone(Exception):
@@ -29,9 +30,11 @@ class Channel:
     """Receives and sends one message at a time; both block."""
 
     def __init__(self, fd: int) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd)
+        # The C class, and memory that is not filled: a forked worker's first steps each copy the
+        # pages that they touch.
+        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, fileno=fd)
         self._socket.setblocking(True)  # whatever socket.setdefaulttimeout() says
-        self._buffer = bytearray(frame.MAX_FRAME)
+        self._buffer = mmap.mmap(-1, frame.MAX_FRAME)
         self._view = memoryview(self._buffer)
         self._receive = self._socket.recvmsg_into
 
@@ -47,7 +50,7 @@ class Channel:
         """
         size, ancillary, flags, _ = self._receive([self._buffer], _ONE_FD)
         fd = _descriptor(ancillary)
-        if size == 0 or flags & socket.MSG_TRUNC:
+        if size == 0 or flags & _socket.MSG_TRUNC:
             raise ParentGone
         return message.decode_task(frame.body(self._view, size), fd >= 0), fd
 
@@ -60,12 +63,13 @@ class Channel:
         if len(chunks) == 1 and len(chunks[0]) <= MAX_INLINE:
             self._socket.send(message.pack_done(task, status, chunks[0]))
             return
-        fd, size = write_region(chunks)
+        fd = new_region()
         try:
+            size = fill_region(fd, chunks)
             rights = array.array("i", [fd])
             self._socket.sendmsg(
                 [message.pack_done(task, status, size)],
-                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)],
+                [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)],
             )
         finally:
             os.close(fd)
@@ -77,7 +81,7 @@ class Channel:
 
 def _descriptor(ancillary: list[tuple[int, int, bytes]]) -> int:
     for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
             fds = array.array("i")
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
             return fds[0]

@@ -64,24 +64,18 @@ def dumps(obj: Any) -> bytes:
     return b"".join(Dumper().dump(obj))
 
 
-def write_region(chunks: list[Any]) -> tuple[int, int]:
-    """Put buffers one after the other into a new memory region.
+def new_region() -> int:
+    """The descriptor of a new, empty memory region; the caller closes it."""
+    return os.memfd_create("gopool-region", os.MFD_CLOEXEC)
 
-    Returns:
-        (descriptor, size in bytes); the caller closes the descriptor.
+
+def fill_region(fd: int, chunks: list[Any]) -> int:
+    """Write buffers one after the other into a region; returns its size in bytes.
 
     Raises:
-        OSError: no descriptor or no memory is left.
+        OSError: no memory is left.
     """
-    fd = os.memfd_create("gopool-region", os.MFD_CLOEXEC)
-    try:
-        return fd, _write_all(fd, [memoryview(chunk).cast("B") for chunk in chunks])
-    except BaseException:
-        os.close(fd)
-        raise
-
-
-def _write_all(fd: int, views: list[memoryview]) -> int:
+    views = [memoryview(chunk).cast("B") for chunk in chunks]
     total = first = 0
     while first < len(views):
         written = os.writev(fd, views[first : first + _MAX_BUFFERS])
