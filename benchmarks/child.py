@@ -41,7 +41,8 @@ def _check_alone(name: str) -> None:
     if name == "gopool":
         from gopool import _core
 
-        if not _core.loaded():
+        # A row without a pool needs no Go.
+        if "gopool.pool" in sys.modules and not _core.loaded():
             sys.exit(_GO_MISSING)
     elif "gopool" in sys.modules:
         sys.exit("gopool was loaded while the stdlib was measured")

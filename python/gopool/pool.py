@@ -97,12 +97,12 @@ def start(
     Returns False, with a warning, where this process's limits don't let Go load: the pool is to
     be the standard library's then.
     """
+    self._pool = []
+    self._state = stdlib.INIT
     obstacle = _core.obstacle()
     if obstacle is not None:
         popen.warn_unsupervised(obstacle)
         return False
-    self._pool = []
-    self._state = stdlib.INIT
     self._ctx = context or _default_context(self)
     self._cache = {}
     self._processes = _size(processes)
