@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The only module that imports the Go extension: when it is loaded, and what its codes mean.
 
-The extension is loaded at the first Pool or Process start. A forked child can't use its parent's
+The extension is loaded at the first Pool. A forked child can't use its parent's
 Go runtime, whose threads are gone there: if it needs Go itself, it loads a second copy, from
 another inode because the dynamic loader knows files by inode.
 """
@@ -14,6 +14,8 @@ import os
 import resource
 import sys
 import threading
+import warnings
+from multiprocessing import util
 from types import ModuleType, SimpleNamespace
 
 from gopool import _fork
@@ -122,6 +124,26 @@ def stats_text() -> str:
     if _native is None:
         return "gopool: the Go core was not needed"
     return _engine.stats_text(_native)
+
+
+_warned = False
+
+
+def warn_unsupervised(obstacle: str) -> None:
+    """Say once per process that a pool is the standard library's, without Go.
+
+    The warning points at the first line outside gopool and multiprocessing.
+    """
+    global _warned
+    if _warned:
+        return
+    _warned = True
+    inside = tuple(os.path.dirname(module.__file__ or "") for module in (_fork, util))
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        level, frame = level + 1, frame.f_back
+    text = f"gopool runs without its Go core, on the standard library's pool: {obstacle}"
+    warnings.warn(text, RuntimeWarning, stacklevel=level)
 
 
 def _import() -> ModuleType:

@@ -95,11 +95,11 @@ class Engine:
             self.crew.abandon()
             if self.handle:
                 self.native.PoolTerminate(self.handle, 0)
-                self._release()
+                self._join_threads()
             raise
-        self.collector_thread = _collector.start_thread(self.collector, self._thread_ended)
 
     def _open(self, maxtasks: int) -> None:
+        """Make Go's part of the pool, and the thread that listens to it."""
         self.native = native = _core.load()
         with _fork.unforked():
             self._wake_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
@@ -134,6 +134,7 @@ class Engine:
         self.maintenance = Maintenance(self.crew, native, handle, self._event_fd)
         self.maintenance.ended = self._thread_ended
         self.collector.exits = self.maintenance.ensure_started
+        self.collector_thread = _collector.start_thread(self.collector, self._thread_ended)
 
     # Submission.
 

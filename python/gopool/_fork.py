@@ -13,10 +13,9 @@ that a number which means something else by now is never closed.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 _owned: set[int] = set()
 _hooks: list[Callable[[], None]] = []
@@ -35,8 +34,10 @@ def close(*fds: int) -> None:
     for fd in fds:
         if fd >= 0:
             _owned.discard(fd)
-            with contextlib.suppress(OSError):  # closed by a hostile user before us
+            try:
                 os.close(fd)
+            except OSError:
+                pass  # closed by a hostile user before us
 
 
 def owned() -> frozenset[int]:
@@ -44,24 +45,30 @@ def owned() -> frozenset[int]:
     return frozenset(_owned)
 
 
-@contextlib.contextmanager
-def unforked() -> Iterator[None]:
+class unforked:
     """Let no other thread fork inside the block: for making descriptors and registering them.
 
     The block takes no other lock, since a fork takes this one last.
     """
-    with _whole:
-        yield
+
+    def __enter__(self) -> None:
+        _whole.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        _whole.release()
 
 
-@contextlib.contextmanager
-def passing(*fds: int) -> Iterator[None]:
-    """Leave these open in a child that this thread forks inside the block."""
-    _passing.fds = frozenset(fds)
-    try:
-        yield
-    finally:
-        _passing.fds = frozenset()
+class passing:
+    """Leave these descriptors open in a child that this thread forks inside the block."""
+
+    def __init__(self, *fds: int) -> None:
+        self._fds = fds
+
+    def __enter__(self) -> None:
+        _passing.fds = self._fds
+
+    def __exit__(self, *exc: object) -> None:
+        _passing.fds = ()
 
 
 def in_child(hook: Callable[[], None]) -> None:
@@ -80,8 +87,14 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     global _whole
     _whole = threading.RLock()
-    kept: frozenset[int] = getattr(_passing, "fds", frozenset())
-    close(*(_owned - kept))
+    # Each page that is touched here is copied, so the steps are few and plain.
+    kept = getattr(_passing, "fds", ())
+    for fd in _owned:
+        if fd not in kept:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # closed by a hostile user before us
     _owned.clear()
     for hook in _hooks:
         hook()

@@ -67,12 +67,14 @@ def uninstall() -> None:
 
 
 def _patch_popen() -> None:
-    from gopool import popen
+    from gopool._popen_forkserver import ForkServerPopen
+    from gopool._popen_spawn import SpawnPopen
+    from gopool.popen import ForkPopen
 
     for module, ours in (
-        (popen_fork, popen.ForkPopen),
-        (popen_spawn_posix, popen.SpawnPopen),
-        (popen_forkserver, popen.ForkServerPopen),
+        (popen_fork, ForkPopen),
+        (popen_spawn_posix, SpawnPopen),
+        (popen_forkserver, ForkServerPopen),
     ):
         _popens.append((module, module.Popen))
         module.Popen = ours  # type: ignore[attr-defined]

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from typing import Any, Literal, overload
 
+    from gopool._popen_forkserver import ForkServerPopen
+    from gopool._popen_spawn import SpawnPopen
     from gopool.managers import SyncManager
     from gopool.pool import Pool
-    from gopool.popen import ForkPopen, ForkServerPopen, SpawnPopen
+    from gopool.popen import ForkPopen
 
 __all__ = ()  # as in the stdlib
 
@@ -58,7 +60,7 @@ class SpawnProcess(_twin.SpawnProcess):
 
     @staticmethod
     def _Popen(process_obj: BaseProcess) -> SpawnPopen:
-        from gopool.popen import SpawnPopen
+        from gopool._popen_spawn import SpawnPopen
 
         return SpawnPopen(process_obj)
 
@@ -68,7 +70,7 @@ class ForkServerProcess(_twin.ForkServerProcess):
 
     @staticmethod
     def _Popen(process_obj: BaseProcess) -> ForkServerPopen:
-        from gopool.popen import ForkServerPopen
+        from gopool._popen_forkserver import ForkServerPopen
 
         return ForkServerPopen(process_obj)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import pool as stdlib
 from multiprocessing import util
 
-from gopool import _core, _mirror, popen
+from gopool import _core, _mirror
 from gopool._engine import CALL, MAP, STARMAP, Engine
 from gopool._faces import QueueFace, TaskHandlerFace, TaskQueueFace
 from gopool._jobs import AsyncResult as EngineResult
@@ -101,7 +101,7 @@ def start(
     self._state = stdlib.INIT
     obstacle = _core.obstacle()
     if obstacle is not None:
-        popen.warn_unsupervised(obstacle)
+        _core.warn_unsupervised(obstacle)
         return False
     self._ctx = context or _default_context(self)
     self._cache = {}

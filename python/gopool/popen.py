@@ -1,25 +1,28 @@
 # SPDX-License-Identifier: MIT
 """How processes start: the standard library's Popen classes, whose processes Go adopts.
 
-Death and status are two facts. Death is an event: a pidfd, watched by Go and by join(). The
-status has one reader, poll() here, who reaps and then tells Go; where somebody else reaped the
-process, it stays unknown.
+Death and status are two facts. Death is an event: a pidfd in Go's poller, or what join() waits
+for. The status has one reader at a time, poll() here, who reaps and then tells Go; where somebody
+else reaped the process, it stays unknown.
+
+A program that only starts processes does not load Go: that would make each of its forks a quarter
+slower (docs/design.md has the figures) and nothing better. Where a pool has loaded it, Go adopts
+every process. For the same reason little is imported here: after a fork each page that is
+touched is copied.
+
+ForkPopen is here; SpawnPopen and ForkServerPopen are in modules of their own, as in the standard
+library.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
-import signal
 import sys
 import threading
-import warnings
-from collections.abc import Iterator
-from multiprocessing import popen_fork, popen_forkserver, popen_spawn_posix, util
-from multiprocessing import process as process_module
+from multiprocessing import popen_fork, util
+from multiprocessing import process as stdlib_process
 
-from gopool import _core, _fork
+from gopool import _fork
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -28,13 +31,15 @@ if TYPE_CHECKING:
 _thread = threading.local()
 
 
-@contextlib.contextmanager
-def unadopted() -> Iterator[None]:
-    """Start processes that are not for the register: a pool adopts its workers by itself."""
-    _thread.unadopted = True
-    try:
-        yield
-    finally:
+class unadopted:
+    """Processes that this thread starts inside the block are not for Go's register: a pool adopts
+    its workers by itself.
+    """
+
+    def __enter__(self) -> None:
+        _thread.unadopted = True
+
+    def __exit__(self, *exc: object) -> None:
         _thread.unadopted = False
 
 
@@ -56,12 +61,20 @@ def open_pidfd(pid: int, sentinel: int | None = None) -> int:
 
 def readable(fd: int, timeout: float | None) -> bool:
     """Wait until a descriptor is readable, seconds or for ever; signals are handled meanwhile."""
+    import select
+
     poller = select.poll()
     poller.register(fd, select.POLLIN)
     return bool(poller.poll(None if timeout is None else max(0.0, timeout * 1000)))
 
 
-class _Adopted:
+def _go() -> Any:
+    """Go's functions where they are loaded, else None."""
+    core = sys.modules.get("gopool._core")
+    return core.load() if core is not None and core.loaded() else None
+
+
+class Adopted:
     """What adoption adds to a Popen class; `super()` is the standard library's."""
 
     # Under forkserver the child is not ours: when it ends, its status follows on the sentinel.
@@ -78,64 +91,73 @@ class _Adopted:
         # SIGCHLD that calls active_children() may interrupt the reader.
         self._reaping = threading.RLock()
         super().__init__(process_obj)  # type: ignore[call-arg]
-        if not getattr(_thread, "unadopted", False):
+        native = None if getattr(_thread, "unadopted", False) else _go()
+        if native is not None:
             try:
-                self._adopt()
+                self._adopt(native)
             except BaseException:
                 # start() fails: what it started is not to go on without anybody knowing it.
-                self._send_signal(signal.SIGKILL)  # type: ignore[attr-defined]
+                os.kill(self.pid, 9)
                 super().wait()  # type: ignore[misc]
                 raise
 
-    def _adopt(self) -> None:
-        """Watch the process by its pidfd; have Go watch it too, where Go is loaded.
-
-        A program that only starts processes does not load Go: that would make each of its forks
-        a quarter slower (docs/design.md has the figures) and nothing better.
-        """
+    def _adopt(self, native: Any) -> None:
         sentinel = self.sentinel if self._status_on_sentinel else None
         try:
             pidfd = open_pidfd(self.pid, sentinel)
         except OSError:
-            return  # no descriptor is left, or pidfds are forbidden here: the stdlib's ways do
+            return  # no descriptor is left, or pidfds are forbidden here: it goes without Go
         if pidfd < 0:
             return
         self._pidfd = _fork.own(pidfd)
-        native = _core.load() if _core.loaded() else None
-        if native is not None:
-            # A negative number: Go's poller has no room for it; the pidfd serves join() anyway.
-            self._process = max(native.ProcessAdopt(self.pid, pidfd), 0)
+        # A negative number: Go's poller has no room for it.
+        self._process = max(native.ProcessAdopt(self.pid, pidfd), 0)
         self._release = util.Finalize(self, _release, args=(native, self._process, pidfd))
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         if self.returncode is not None:
             return self.returncode
-        if flag == 0 and self._wait_fd() >= 0:
+        if flag == 0:
             return self.wait()
         code: int | None
-        if flag == 0:
+        with self._reaping:
             code = super().poll(flag)  # type: ignore[misc]
-        else:
-            with self._reaping:
-                code = super().poll(flag)  # type: ignore[misc]
-                if code is None:
-                    code = self.returncode  # read meanwhile, by a signal handler's poll()
+            if code is None:
+                code = self.returncode  # read meanwhile, by a signal handler's poll()
         if code is not None:
             self._report(code)
         return code
 
     def wait(self, timeout: float | None = None) -> int | None:
-        if self.returncode is not None:
-            return self.returncode
-        fd = self._wait_fd()
-        if fd < 0:
-            code: int | None = super().wait(timeout)  # type: ignore[misc]
-            return code
-        return self.poll() if readable(fd, timeout) else None
+        if self.returncode is None and not self._await_end(timeout):
+            return None
+        return self.poll()
 
-    def _wait_fd(self) -> int:
-        """What becomes readable when the status can be read; -1: only waitpid can tell."""
-        return self.sentinel if self._status_on_sentinel else self._pidfd
+    def _await_end(self, timeout: float | None) -> bool:
+        """Wait for the end, without reaping: poll() does that, one thread at a time."""
+        if self._status_on_sentinel:
+            return readable(self.sentinel, timeout)
+        if self._pidfd >= 0:
+            return readable(self._pidfd, timeout)
+        if timeout is None:
+            try:
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            except ChildProcessError:
+                pass  # somebody else reaped it
+            return True
+        return self._await_by_pidfd(timeout)
+
+    def _await_by_pidfd(self, timeout: float) -> bool:
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return True
+        except OSError:  # no descriptor is left, or pidfds are forbidden here
+            return readable(self.sentinel, timeout)
+        try:
+            return readable(pidfd, timeout)
+        finally:
+            os.close(pidfd)
 
     def close(self) -> None:
         super().close()  # type: ignore[misc]
@@ -145,8 +167,9 @@ class _Adopted:
 
     def _report(self, code: int) -> None:
         process, self._process = self._process, 0
-        if process:
-            _core.load().ProcessReaped(process, code, 1)
+        native = _go() if process else None
+        if native is not None:
+            native.ProcessReaped(process, code, 1)
 
 
 def _release(native: Any, process: int, pidfd: int) -> None:
@@ -156,61 +179,20 @@ def _release(native: Any, process: int, pidfd: int) -> None:
     _fork.close(pidfd)
 
 
-class ForkPopen(_Adopted, popen_fork.Popen):
+class ForkPopen(Adopted, popen_fork.Popen):
     """multiprocessing.popen_fork.Popen with adoption."""
 
     def _launch(self, process_obj: Any) -> None:
-        if _FORK_WARNS and _core.loaded():
-            with _without_fork_warning():
+        if _FORK_WARNS and _go() is not None:
+            from gopool._forkwarning import without_fork_warning
+
+            with without_fork_warning():
                 super()._launch(process_obj)  # type: ignore[misc]
         else:
             super()._launch(process_obj)  # type: ignore[misc]
 
 
-class SpawnPopen(_Adopted, popen_spawn_posix.Popen):
-    """multiprocessing.popen_spawn_posix.Popen with adoption."""
-
-
-class ForkServerPopen(_Adopted, popen_forkserver.Popen):
-    """multiprocessing.popen_forkserver.Popen with adoption."""
-
-    _status_on_sentinel = True
-
-
 _FORK_WARNS = sys.version_info >= (3, 12)
-_restore_filters: contextlib.ExitStack | None = None
-
-
-@contextlib.contextmanager
-def _without_fork_warning() -> Iterator[None]:
-    """Silence Python 3.12's warning about threads at fork where the only threads are Go's.
-
-    Go's threads take no lock that a child could miss (it never enters the parent's Go), and
-    plain multiprocessing would not warn either. With other Python threads it would: then the
-    warning stays. With one Python thread nobody else sees the changed filters.
-    """
-    global _restore_filters
-    if threading.active_count() > 1:
-        yield
-        return
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
-        _restore_filters = stack
-        try:
-            yield
-        finally:
-            _restore_filters = None
-
-
-def _restore_in_child() -> None:
-    global _restore_filters
-    if _restore_filters is not None:
-        stack, _restore_filters = _restore_filters, None
-        stack.close()
-
-
-_fork.in_child(_restore_in_child)
 
 
 def _disown_in_child() -> None:
@@ -218,31 +200,12 @@ def _disown_in_child() -> None:
 
     multiprocessing forgets them in its own children only, not in those of os.fork.
     """
-    for process in list(process_module._children):  # type: ignore[attr-defined]
+    for process in list(stdlib_process._children):  # type: ignore[attr-defined]
         popen = process._popen
-        if isinstance(popen, _Adopted):
-            process_module._children.discard(process)  # type: ignore[attr-defined]
+        if isinstance(popen, Adopted):
+            stdlib_process._children.discard(process)  # type: ignore[attr-defined]
             popen._reaping = threading.RLock()
             popen._pidfd, popen._process = -1, 0  # closed here, and a number of the parent's Go
 
 
 _fork.in_child(_disown_in_child)
-
-_warned = False
-
-
-def warn_unsupervised(obstacle: str) -> None:
-    """Say once per process that gopool steps back to the standard library's own ways.
-
-    The warning points at the first line outside gopool and multiprocessing.
-    """
-    global _warned
-    if _warned:
-        return
-    _warned = True
-    inside = tuple(os.path.dirname(module.__file__ or "") for module in (_core, util))
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
-        level, frame = level + 1, frame.f_back
-    text = f"gopool runs without its Go core, on the standard library's pool: {obstacle}"
-    warnings.warn(text, RuntimeWarning, stacklevel=level)

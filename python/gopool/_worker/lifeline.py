@@ -8,13 +8,13 @@ belongs to the description and an inherited one is shared with the siblings.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
-import signal
+from signal import SIGKILL
 
 # Linux's number; the fcntl module has the name on some builds only.
 _F_SETSIG = getattr(fcntl, "F_SETSIG", 10)
+_SIGKILL = int(SIGKILL)  # an enum's members cost more to pass
 
 
 def arm(fd: int) -> None:
@@ -24,15 +24,15 @@ def arm(fd: int) -> None:
     inherited description is armed: then only the sibling that did so last is protected.
     """
     try:
-        own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
         os.close(fd)
     except OSError:
         own = fd
-        os.set_blocking(own, False)
     fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(own, _F_SETSIG, signal.SIGKILL)
-    flags = fcntl.fcntl(own, fcntl.F_GETFL)
-    fcntl.fcntl(own, fcntl.F_SETFL, flags | os.O_ASYNC)
-    with contextlib.suppress(BlockingIOError):  # raised while the parent lives
+    fcntl.fcntl(own, _F_SETSIG, _SIGKILL)
+    fcntl.fcntl(own, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+    try:
         if os.read(own, 1) == b"":
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), _SIGKILL)
+    except BlockingIOError:
+        pass  # the parent lives

@@ -11,10 +11,9 @@ the user set, in the parent before a fork or in the initializer, is left alone.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed has signal only
 import mmap
 import os
-import signal
-import traceback
 from collections.abc import Callable
 from multiprocessing import util
 
@@ -87,11 +86,14 @@ class Worker:
             except BaseException:
                 self._tell_failure()
                 raise
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._on_sigint)
+        # The C functions: signal's own look for enum members, at a cost that a fork multiplies.
+        if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+            _signal.signal(_signal.SIGINT, self._on_sigint)
         self._channel.send(message.pack_ready())
 
     def _tell_failure(self) -> None:
+        import traceback
+
         self._channel.send(message.pack_failed("initializer", traceback.format_exc()))
 
     def serve(self) -> None:
@@ -140,7 +142,7 @@ class Worker:
 
     def _on_sigint(self, number: int, frame: Any) -> None:
         if self._in_user_code or not self._is_worker:
-            signal.default_int_handler(number, frame)
+            _signal.default_int_handler(number, frame)
 
     def disown(self) -> None:
         """In a child that a task forked: be no worker, use none of its descriptors."""
