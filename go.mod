@@ -2,6 +2,13 @@ module gopool
 
 go 1.26.0
 
+// The runtime would keep two cgroup files open, which forked children inherit, and wake up to
+// read them; what the pool's size should be is Python's to decide.
+godebug (
+	containermaxprocs=0
+	updatemaxprocs=0
+)
+
 tool (
 	github.com/go-python/gopy
 	golang.org/x/tools/cmd/goimports

@@ -4,6 +4,7 @@ package bridge
 
 import (
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,6 +24,9 @@ func NewBoard() (*Board, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The runtime opens its own poller at the first timer, which its garbage collector sets at
+	// a time of its own. Now is when Python looks what descriptors belong to Go.
+	time.AfterFunc(time.Hour, func() {}).Stop()
 	return &Board{Poller: poller, Processes: gopool.NewProcesses(), inbox: newInbox()}, nil
 }
 

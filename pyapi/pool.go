@@ -101,15 +101,24 @@ func PoolClose(pool int) int {
 	return 0
 }
 
-// PoolTerminate drops all unsettled tasks and ends the workers; those that are still there after
-// graceMs get SIGKILL.
-func PoolTerminate(pool, graceMs int) int {
+// PoolTerminate drops all unsettled tasks and ends the workers, politely or by SIGTERM.
+func PoolTerminate(pool int) int {
 	wires, err := pools.get(pool)
 	if err != nil {
 		return codeOf(err)
 	}
 	wires.Pool.Terminate()
-	time.AfterFunc(time.Duration(graceMs)*time.Millisecond, wires.Pool.KillSurvivors)
+	return 0
+}
+
+// PoolKill sends SIGKILL to the workers that are still there. Python calls it when their time is
+// over, which saves a timer here.
+func PoolKill(pool int) int {
+	wires, err := pools.get(pool)
+	if err != nil {
+		return codeOf(err)
+	}
+	wires.Pool.KillSurvivors()
 	return 0
 }
 

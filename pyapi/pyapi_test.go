@@ -301,7 +301,7 @@ func TestRoundTrip(t *testing.T) {
 func TestTerminate(t *testing.T) {
 	p := openPool(t)
 	require.Positive(t, pyapi.Submit(p.handle, p.staging, p.put("x"), 1, 1, 0, 0))
-	assert.Zero(t, pyapi.PoolTerminate(p.handle, 0))
+	assert.Zero(t, pyapi.PoolTerminate(p.handle))
 	assert.Equal(t, pyapi.CodeTerminated, pyapi.Submit(p.handle, p.staging, 1, 1, 2, 0, 0))
 	assert.Zero(t, pyapi.PoolStat(p.handle, 6))
 	assert.Equal(t, -1, p.nextExited())
@@ -341,7 +341,8 @@ func TestUnknownHandles(t *testing.T) {
 		"WorkerNotStarted": pyapi.WorkerNotStarted,
 		"NextExited":       pyapi.NextExited,
 		"PoolClose":        pyapi.PoolClose,
-		"PoolTerminate":    func(h int) int { return pyapi.PoolTerminate(h, 0) },
+		"PoolTerminate":    pyapi.PoolTerminate,
+		"PoolKill":         pyapi.PoolKill,
 		"PoolRelease":      pyapi.PoolRelease,
 		"PoolStat":         func(h int) int { return pyapi.PoolStat(h, 0) },
 		"FunctionAdd":      func(h int) int { return pyapi.FunctionAdd(h, p.staging, 1) },
@@ -433,7 +434,7 @@ func TestBadArguments(t *testing.T) {
 		assert.Zero(t, pyapi.PoolStat(p.handle, which), "counter %d", which)
 	}
 	assert.Equal(t, bridge.MaxInline, submit(bridge.MaxInline, 2, 0), "the largest that fits")
-	assert.Zero(t, pyapi.PoolTerminate(p.handle, 0))
+	assert.Zero(t, pyapi.PoolTerminate(p.handle))
 	assert.Zero(t, pyapi.PoolRelease(p.handle))
 }
 

@@ -48,11 +48,44 @@ def load() -> Any:
     if _native is None:
         with _lock:
             if _native is None:
+                before = _descriptors()
                 native = _functions(_import_copy() if _inherited else _import())
                 for i in range(2):
                     _fork.own(checked(native.PollerFD(i)))
+                for fd in _runtime_poller(before):
+                    _fork.own(fd)
                 _native = native
     return _native
+
+
+def _descriptors() -> set[str]:
+    """The numbers of this process's descriptors; none where /proc does not tell."""
+    try:
+        return set(os.listdir("/proc/self/fd"))
+    except OSError:
+        return set()
+
+
+def _runtime_poller(before: set[str]) -> list[int]:
+    """What Go's runtime has opened since: an epoll, and the eventfd that is alone in it.
+
+    Nobody says their numbers. Another thread may open descriptors at the same time, but an epoll
+    of that form is the runtime's.
+    """
+    found: list[int] = []
+    for name in _descriptors() - before:
+        try:
+            if os.readlink(f"/proc/self/fd/{name}") != "anon_inode:[eventpoll]":
+                continue
+            with open(f"/proc/self/fdinfo/{name}") as info:
+                targets = [line.split()[1] for line in info if line.startswith("tfd:")]
+            if len(targets) == 1:
+                target = os.readlink(f"/proc/self/fd/{targets[0]}")
+                if target == "anon_inode:[eventfd]" and targets[0] not in before:
+                    found += int(name), int(targets[0])
+        except OSError:
+            continue  # closed meanwhile: not the runtime's
+    return found
 
 
 def _functions(module: ModuleType) -> SimpleNamespace:

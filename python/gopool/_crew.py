@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import socket
 import threading
 import time
@@ -221,6 +220,7 @@ class Maintenance(threading.Thread):
         self._handle = handle
         self._event_fd = event_fd
         self._due: float | None = None  # when the next replacement is to be started
+        self._kill_at: float | None = None  # when the workers' time to end is over
         self._starting = threading.Lock()
         self._state = stdlib.RUN
         self.ended: Callable[[], None] = lambda: None
@@ -245,21 +245,32 @@ class Maintenance(threading.Thread):
         finally:
             self.ended()
 
+    def kill_after(self, seconds: float) -> None:
+        """Have the workers that are still there then killed. The eventfd is open."""
+        self._kill_at = time.monotonic() + seconds
+        os.eventfd_write(self._event_fd, 1)
+
     def _loop(self) -> None:
-        poller = select.poll()
-        poller.register(self._event_fd, select.POLLIN)
         while True:
             worker = self._native.NextExited(self._handle)
             if worker < 0:
                 return
             if worker > 0:
                 self._schedule(self._crew.reap(worker))
-            elif self._due is None:
-                os.eventfd_read(self._event_fd)
             else:
-                poller.poll(max(0.0, self._due - time.monotonic()) * 1000)
-            if self._due is not None and time.monotonic() >= self._due:
+                self._wait()
+            now = time.monotonic()
+            if self._due is not None and now >= self._due:
                 self._replace()
+            if self._kill_at is not None and now >= self._kill_at:
+                self._kill_at = None
+                self._native.PoolKill(self._handle)
+
+    def _wait(self) -> None:
+        """Sleep until there is news, or until something is due."""
+        due = [moment for moment in (self._due, self._kill_at) if moment is not None]
+        if not due or popen.readable(self._event_fd, min(due) - time.monotonic()):
+            os.eventfd_read(self._event_fd)
 
     def _schedule(self, verdict: int) -> None:
         if verdict > 0:

@@ -43,7 +43,7 @@ BUDGET = 64 << 20  # bytes
 MAX_REGIONS = 64  # each keeps a descriptor open
 MAX_FED = 1024  # unsettled tasks beyond which `_taskqueue` draws no more
 _RING_SIZE = 1 << 20  # bytes; sixteen of the largest inline outcomes
-_KILL_GRACE_MS = 5000  # between terminate() and SIGKILL
+_KILL_GRACE = 5.0  # seconds between terminate() and SIGKILL
 
 # Indices into PoolStat (pyapi/pool.go).
 _TASKS, _BYTES, _REGIONS, _QUEUED = 6, 7, 8, 9
@@ -94,7 +94,7 @@ class Engine:
         except BaseException:
             self.crew.abandon()
             if self.handle:
-                self.native.PoolTerminate(self.handle, 0)
+                self.native.PoolTerminate(self.handle)
                 self._join_threads()
             raise
 
@@ -273,7 +273,11 @@ class Engine:
             return
         self._closing = self._terminated = True
         self.maintenance._state = stdlib.TERMINATE
-        self.native.PoolTerminate(self.handle, _KILL_GRACE_MS)
+        with self._release_lock:
+            if self._running:
+                self.native.PoolTerminate(self.handle)
+                self.maintenance.ensure_started()
+                self.maintenance.kill_after(_KILL_GRACE)
         self.backlog.stop()
         for feeder in list(self._feeders):
             feeder.stop()

@@ -42,7 +42,8 @@ def test_wrong_numbers_are_codes() -> None:
     native = _core.load()
     unknown = [
         native.PoolClose(10**9),
-        native.PoolTerminate(10**9, 0),
+        native.PoolTerminate(10**9),
+        native.PoolKill(10**9),
         native.PoolRelease(10**9),
         native.ProcessReaped(10**9, 0, 1),
         native.StagingClose(10**9),
