@@ -49,6 +49,9 @@ type inbox struct{ buf, oob []byte }
 
 func newInbox() *inbox { return &inbox{make([]byte, MaxFrame), make([]byte, oobSize)} }
 
+// takeBackInboxes are for TakeBack, which runs on any thread.
+var takeBackInboxes = sync.Pool{New: func() any { return newInbox() }}
+
 // framesPerTurn bounds what one worker's readiness may read before others get their turn
 // (arbitrary; what is left is reported again).
 const framesPerTurn = 64
@@ -116,7 +119,8 @@ func (l *WorkerLink) Stop() error {
 // TakeBack implements gopool.Link.
 func (l *WorkerLink) TakeBack() []gopool.TaskID {
 	var ids []gopool.TaskID
-	box := newInbox()
+	box := takeBackInboxes.Get().(*inbox)
+	defer takeBackInboxes.Put(box)
 	for {
 		frame, fd, ok, err := receive(l.ends.Peer, box.buf, box.oob)
 		closeFD(fd)

@@ -22,7 +22,7 @@ type Outcomes struct {
 	mem  []byte
 	wake int // eventfd of the collector
 
-	mu       sync.Mutex // guards what follows; nothing else is locked while it is held
+	mu       sync.Mutex // guards what follows; Poller.mu may be taken while it is held
 	head     uint64     // bytes ever written
 	tail     uint64     // bytes ever read
 	overflow []record   // outcomes that did not fit, oldest first
@@ -125,7 +125,7 @@ func (q *Outcomes) write(r *record) bool {
 
 // Take says how many bytes of the ring may be read from the collector's place on, up to the
 // ring's end. consumed is what it has read since the last call. 0: nothing, wait on the eventfd;
-// -1: nothing, and nothing will come; -2: nothing yet, but a worker has ended.
+// -1: nothing, and nothing will come; -2: first of all, a worker has ended; ask again.
 func (q *Outcomes) Take(consumed int) int {
 	q.mu.Lock()
 	q.consume(uint64(consumed))
@@ -159,11 +159,11 @@ func (q *Outcomes) consume(n uint64) {
 func (q *Outcomes) available() int {
 	size := uint64(len(q.mem))
 	switch n := min(q.head-q.tail, size-q.tail%size); {
-	case n > 0:
-		return int(n)
-	case q.poked:
+	case q.poked: // before any outcome, whose callback may wait for the worker's replacement
 		q.poked = false
 		return -2
+	case n > 0:
+		return int(n)
 	case q.drained:
 		return -1
 	}
@@ -194,7 +194,7 @@ func (q *Outcomes) Drained() {
 	q.rouse()
 }
 
-// Poke has the next Take that finds nothing say so: a worker's process has ended.
+// Poke has the next Take say that a worker's process has ended.
 func (q *Outcomes) Poke() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -303,7 +303,7 @@ func TestWakeUps(t *testing.T) {
 			deliver, woken(1)}},
 		{"poked while asleep", []step{take(0), poke, woken(1), take(exitedState), woken(0), take(0),
 			deliver, woken(1)}},
-		{"poked while awake", []step{deliver, poke, poke, woken(0), take(one), take(exitedState),
+		{"poked while awake", []step{deliver, poke, poke, woken(0), take(exitedState), take(one),
 			take(0)}},
 		{"poked and drained", []step{poke, drained, take(exitedState), take(-1)}},
 		{"drained while asleep", []step{take(0), drained, woken(1), take(-1), take(-1), woken(0)}},

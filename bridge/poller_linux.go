@@ -65,7 +65,9 @@ func (p *Poller) Add(fd int, h Handler) (*Watch, error) {
 	p.handlers[w.key] = h
 	p.mu.Unlock()
 	if err := p.control(unix.EPOLL_CTL_ADD, fd, w.key, unix.EPOLLIN); err != nil {
-		w.forget()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		w.forgetLocked()
 		return nil, err
 	}
 	return w, nil
@@ -74,7 +76,11 @@ func (p *Poller) Add(fd int, h Handler) (*Watch, error) {
 // Remove ends the waiting; a second one does nothing. A call of the handler that already began
 // goes on.
 func (w *Watch) Remove() {
-	if w.forget() {
+	// The lock is held over both: who finds the watch forgotten may close the descriptor, and its
+	// number may be another's at once.
+	w.poller.mu.Lock()
+	defer w.poller.mu.Unlock()
+	if w.forgetLocked() {
 		// It fails only where the watch is paused, or a hostile user closed the descriptor.
 		_ = w.poller.control(unix.EPOLL_CTL_DEL, w.fd, 0, 0)
 	}
@@ -98,11 +104,9 @@ func (w *Watch) move(op int) {
 	}
 }
 
-// forget makes the key unknown: an event that the kernel reported just before finds no handler,
-// even if the descriptor's number is in use again.
-func (w *Watch) forget() (known bool) {
-	w.poller.mu.Lock()
-	defer w.poller.mu.Unlock()
+// forgetLocked makes the key unknown: an event that the kernel reported just before finds no
+// handler, even if the descriptor's number is in use again. The poller's lock is held.
+func (w *Watch) forgetLocked() (known bool) {
 	_, known = w.poller.handlers[w.key]
 	delete(w.poller.handlers, w.key)
 	return known

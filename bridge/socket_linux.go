@@ -97,7 +97,7 @@ func send(fd int, frame, rights []byte) error {
 		case 0:
 			return nil
 		case unix.EINTR:
-		case unix.EAGAIN, unix.ENOBUFS:
+		case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM, unix.ETOOMANYREFS:
 			return gopool.ErrLinkFull
 		default:
 			return fmt.Errorf("bridge: sendmsg: %w", errno)

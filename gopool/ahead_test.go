@@ -131,3 +131,19 @@ func TestTakeBackEverything(t *testing.T) {
 	assert.NotEmpty(t, w.unread, "it is as idle as the other")
 	assert.NotEmpty(t, other.unread)
 }
+
+// A worker from which all was taken back gets a task again in the same step: a queued task never
+// stands beside an idle worker.
+func TestNoTaskBesideAnIdleWorker(t *testing.T) {
+	b := newBench(t, Config{SendAhead: AheadAlways})
+	quick, stalled := b.worker().boot(), b.worker().boot()
+	b.submit(4)
+	stalled.finish(stalled.begin())
+	require.Len(t, stalled.unread, 2, "granted, and not read")
+	b.pool.workers[stalled.id].since = time.Now().Add(-time.Second)
+	b.pool.cfg.SendAhead = AheadNever
+	quick.finish(quick.begin())
+	assert.Len(t, quick.unread, 1)
+	assert.Len(t, stalled.unread, 1)
+	assert.Zero(t, b.pool.queue.len())
+}

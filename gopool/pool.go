@@ -241,13 +241,14 @@ func (p *Pool) dispatch() {
 // back to the front of the queue: it was not begun.
 func (p *Pool) grant(w *worker, t *Task, now time.Time) bool {
 	if err := w.link.Send(t); err != nil {
-		if errors.Is(err, ErrUnsendable) {
+		// A link that is full for a first task is full for good: descriptors or memory are short.
+		if errors.Is(err, ErrUnsendable) || errors.Is(err, ErrLinkFull) && len(w.leases) == 0 {
 			p.restore(w)
 			p.finish(t, &Outcome{Status: StatusRefused, Failure: &Failure{Text: err.Error()}})
 			return false
 		}
 		p.queue.pushFront(t)
-		if !errors.Is(err, ErrLinkFull) || len(w.leases) == 0 {
+		if !errors.Is(err, ErrLinkFull) {
 			p.fail(w, err.Error())
 		}
 		return false

@@ -212,6 +212,35 @@ func TestFailedStartsWithGoodWorkers(t *testing.T) {
 	assert.Empty(t, b.sink.outcomes)
 }
 
+// Workers that come up and die idle again and again are replaced ever more slowly; the pool is not
+// broken, and the first task that is done ends the suspicion.
+func TestIdleDeaths(t *testing.T) {
+	b := newBench(t, Config{})
+	var pauses []time.Duration
+	for range 4 {
+		pauses = append(pauses, b.worker().boot().die(ExitStatus{Code: 1, Known: true}).After)
+	}
+	assert.Equal(t, []time.Duration{0, firstBackoff, 2 * firstBackoff, 4 * firstBackoff}, pauses)
+	b.submit(1)
+	w := b.worker().boot()
+	w.finish(w.begin())
+	assert.Zero(t, w.die(ExitStatus{Code: 1, Known: true}).After)
+}
+
+// A link that is full for its first task refuses that task instead of killing worker after worker.
+func TestFullForTheFirstTask(t *testing.T) {
+	b := newBench(t, Config{})
+	w := b.worker().boot()
+	w.refuse = ErrLinkFull
+	b.submit(1)
+	require.Len(t, b.sink.outcomes, 1)
+	assert.Equal(t, StatusRefused, b.sink.outcomes[0].Status)
+	assert.Empty(t, w.signals)
+	w.refuse = nil
+	b.submit(1)
+	assert.Len(t, w.unread, 1)
+}
+
 // An unknown worker is an error everywhere, never a crash.
 func TestUnknownWorker(t *testing.T) {
 	b := newBench(t, Config{})

@@ -15,19 +15,27 @@ const (
 
 // restartGuard counts starts that failed in a row. It has no clock: it says how long to wait,
 // and who starts the next worker does the waiting.
-type restartGuard struct{ failed int }
+type restartGuard struct {
+	failed int // starts that failed in a row
+	idle   int // workers in a row that came up and ended without having done a task
+}
 
 func (g *restartGuard) succeeded()      { g.failed = 0 }
+func (g *restartGuard) worked()         { g.idle = 0 }
 func (g *restartGuard) startFailed()    { g.failed++ }
+func (g *restartGuard) idled()          { g.idle++ }
 func (g *restartGuard) exhausted() bool { return g.failed >= maxFailedStarts }
 
-// backoff is the pause before the next start: none as long as starts succeed, then doubling.
+// backoff is the pause before the next start: none as long as starts succeed, then doubling. One
+// idle death is an accident; workers that go on dying idle are replaced ever more slowly, but they
+// don't break the pool.
 func (g *restartGuard) backoff() time.Duration {
-	if g.failed == 0 {
+	bad := max(g.failed, g.idle-1)
+	if bad <= 0 {
 		return 0
 	}
 	pause := firstBackoff
-	for i := 1; i < g.failed && pause < maxBackoff; i++ {
+	for i := 1; i < bad && pause < maxBackoff; i++ {
 		pause *= 2
 	}
 	return min(pause, maxBackoff)

@@ -84,8 +84,13 @@ func (p *Pool) Settle(id WorkerID, task TaskID, o *Outcome) error {
 	now := time.Now()
 	p.paces.observe(t.Function, now.Sub(w.since))
 	w.since = now
+	w.proven = true
+	p.guard.worked()
 	if w.state == Busy {
 		p.occupy(w, now)
+	}
+	if p.queue.len() > 0 {
+		p.dispatch() // where tasks were taken back from a worker that is idle now
 	}
 	p.finish(t, o)
 	return nil
@@ -141,7 +146,11 @@ func (p *Pool) Exited(id WorkerID) error {
 	w.state = Exited
 	p.takeBack(w)
 	p.ahead -= w.ahead() // what is left was begun and can only be lost
-	if !w.ready && !wanted {
+	switch {
+	case wanted || w.proven:
+	case w.ready:
+		p.guard.idled()
+	default:
 		p.guard.startFailed()
 	}
 	p.dispatch()

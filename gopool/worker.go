@@ -37,6 +37,7 @@ type worker struct {
 	reason  string    // why it was ended or failed, in its own or the transport's words
 	started bool      // its first message came
 	ready   bool      // its initializer returned
+	proven  bool      // it has settled a task
 	asked   bool      // it was asked to go
 }
 

@@ -18,7 +18,6 @@ const (
 	codeUnknownHandle = -40 // no such pool, worker, process or staging area
 	codeBadArgument   = -41 // a number is out of its range
 	codeSystem        = -50 // the operating system refused; nothing was changed
-	codeBug           = -90 // a broken invariant
 )
 
 // Codes returns the number of codes, Code the i-th: the test that none is without an exception
@@ -34,7 +33,7 @@ func Code(i int) int {
 }
 
 var allCodes = []int{codeClosed, codeTerminated, codeTooLarge, codeUnknownHandle, codeBadArgument,
-	codeSystem, codeBug}
+	codeSystem}
 
 func codeOf(err error) int {
 	var large *bridge.FrameTooLargeError

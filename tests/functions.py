@@ -137,6 +137,16 @@ def fork_and_return() -> str:
     return "child" if os.fork() == 0 else "parent"
 
 
+def large_result_without_descriptors() -> bytes:
+    """Leaves the process no descriptor to open."""
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(3, highest), limit[1]))
+    return bytes(1_000_000)
+
+
 def wait_for(path: str) -> bool:
     """Block until a file exists (what a test creates is the event)."""
     while not os.path.exists(path):
@@ -235,6 +245,13 @@ class BadArgument:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("this argument does not pickle")
+
+
+class ExitsAtPickling:
+    """Pickling it raises SystemExit."""
+
+    def __reduce__(self) -> NoReturn:
+        raise SystemExit(4)
 
 
 class Bomb:

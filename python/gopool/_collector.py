@@ -60,16 +60,26 @@ class Collector:
         self._cache = cache
         self._close_region = close_region
         self._after_batch = after_batch
-        self.exits: Callable[[], None] = lambda: None  # called where workers may have ended
-        self._waking = threading.Lock()  # a late error must not go to another's descriptor
+        self.exits: Callable[[], object] = lambda: None  # called where workers may have ended
+        # A late error must not go to another's descriptor; a signal handler may submit too.
+        self._waking = threading.RLock()
+        self._ended = False
+        self.delivering: Any = None  # the job whose outcome is being handed over
+        self.terminated: BaseException | None = None  # what unfinished jobs end with
         self._local: deque[tuple[int, int, Any]] = deque()
 
-    def settle_locally(self, job: int, index: int, error: BaseException) -> None:
-        """Have the collector fail a task that never reached Go. Any thread may call."""
-        self._local.append((job, index, (False, error)))
+    def settle_locally(self, job: int, index: int, error: BaseException) -> bool:
+        """Have the collector fail a task that never reached Go. Any thread may call.
+
+        Returns:
+            False where the collector has ended and will not.
+        """
         with self._waking:
-            if self._wake_fd >= 0:
-                os.eventfd_write(self._wake_fd, 1)
+            if self._ended:
+                return False
+            self._local.append((job, index, (False, error)))
+            os.eventfd_write(self._wake_fd, 1)
+        return True
 
     def run(self) -> None:
         """The thread's whole life."""
@@ -88,13 +98,15 @@ class Collector:
             else:
                 self.exits()
                 if available != _WORKER_ENDED:
-                    return
+                    break
+        with self._waking:
+            self._ended = True
+        self._settle_local()
 
     def release(self) -> None:
-        """Let go of the ring's memory and the eventfd, after run() returned."""
+        """Let go of the ring's memory, after run() returned or where it never ran."""
+        self._ended = True
         self._ring.release()
-        with self._waking:
-            self._wake_fd = -1
 
     def disown(self) -> None:
         """In a forked child: let go of the ring, whose lock another thread may have held.
@@ -102,8 +114,8 @@ class Collector:
         Raises:
             BufferError: the collector was reading in it at the fork.
         """
-        self._waking = threading.Lock()
-        self._wake_fd = -1
+        self._waking = threading.RLock()
+        self._ended = True
         self._ring.release()
 
     def _settle_local(self) -> None:
@@ -129,14 +141,23 @@ class Collector:
             with self._ring[start : start + size] as payload:
                 outcome = _outcome(status, payload, region, region_size)
             if status == _LOST:
-                outcome[1].task = _jobs.describe(self._cache[job], index)
+                outcome[1].task = _jobs.describe(self._cache.get(job), index)
             self._settle(job, index, outcome)
             del outcome  # the job alone holds it
 
     def _settle(self, job: int, index: int, outcome: tuple[bool, Any]) -> None:
         waiting = self._cache.get(job)
-        if waiting is not None:
+        if waiting is None:
+            return
+        self.delivering = waiting
+        try:
             waiting._set(index, outcome)
+        except BaseException as error:  # one job's trouble must not end the delivery of all
+            _jobs.report(error)
+        finally:
+            self.delivering = None
+        if self.terminated is not None and self._cache.pop(job, None) is not None:
+            _jobs.fail(waiting, self.terminated)
 
 
 def _outcome(status: int, payload: memoryview, region: int, region_size: int) -> tuple[bool, Any]:

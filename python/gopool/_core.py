@@ -146,7 +146,6 @@ _EXCEPTIONS: dict[int, tuple[type[Exception], str]] = {
     -40: (CoreError, "Go does not know this handle"),
     -41: (CoreError, "Go was given a number out of its range"),
     -50: (GopoolError, "the operating system refused memory or a descriptor"),
-    -90: (CoreError, "a rule inside the Go core is broken"),
 }
 
 

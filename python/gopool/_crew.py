@@ -109,7 +109,21 @@ class Crew:
 
     def _attach_all(self) -> None:
         while self._unattached:
-            self._attach(self._unattached.pop(0))
+            try:
+                self._attach(self._unattached[0])
+            except BaseException:
+                self._dismiss(self._unattached.pop(0))
+                raise
+            del self._unattached[0]
+
+    def _dismiss(self, member: Member) -> None:
+        """End a worker that nobody listens to."""
+        if member.process.exitcode is None:
+            member.process.terminate()
+        member.process.join()
+        member.close()
+        with contextlib.suppress(ValueError):  # the user took it out of the pool's list
+            self._processes.remove(member.process)
 
     def _prepare(self, pool: Any) -> Member:
         """A worker that is not started, and its socket pair."""
@@ -163,11 +177,12 @@ class Crew:
         for member in self._unattached:
             if member.process.exitcode is None:
                 member.process.terminate()
-        for member in self._unattached:
-            member.process.join()
-            member.close()
-        self._unattached.clear()
-        self._processes.clear()
+        while self._unattached:
+            self._dismiss(self._unattached.pop())
+
+    def staffed(self) -> bool:
+        """Whether a worker is there that was not reaped."""
+        return bool(self._members)
 
 
 def _foreign_sentinel(process: Any) -> int | None:
@@ -187,6 +202,9 @@ def _status(process: Any) -> int | None:
         if code is None and _foreign_sentinel(process) is not None:
             process.join(_STATUS_TIMEOUT)
             code = process.exitcode
+        if code is None and _still_there(process.pid):
+            process.join(_STATUS_TIMEOUT)  # it was killed a moment ago
+            code = process.exitcode
     except ValueError:  # the user has closed the process object
         return None
     if code is None:
@@ -197,6 +215,14 @@ def _status(process: Any) -> int | None:
     else:
         process.join(0)
     return code if isinstance(code, int) else None
+
+
+def _still_there(pid: int) -> bool:
+    """Whether a child of this process has not ended."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
 
 
 def _log(text: str, *args: object) -> None:
@@ -220,20 +246,34 @@ class Maintenance(threading.Thread):
         self._handle = handle
         self._event_fd = event_fd
         self._due: float | None = None  # when the next replacement is to be started
+        self._inline = False  # run() was called in the thread that joins
         self._kill_at: float | None = None  # when the workers' time to end is over
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()  # a signal handler may terminate the pool as well
         self._state = stdlib.RUN
         self.ended: Callable[[], None] = lambda: None
 
-    def ensure_started(self) -> None:
-        """Start the thread if it is not: a pool needs it when its first worker has ended."""
+    def ensure_started(self) -> bool:
+        """Start the thread if it is not: a pool needs it when its first worker has ended.
+
+        Returns:
+            False where no thread can start: Python 3.12 allows none while it shuts down.
+        """
         with self._starting:
-            if self.ident is None:
-                self.start()
+            if self.ident is None and not self._inline:
+                try:
+                    self.start()
+                except RuntimeError:
+                    return False
+        return True
 
     def join(self, timeout: float | None = None) -> None:
-        self.ensure_started()
-        super().join(timeout)
+        """Wait for the thread; where none can start, do its work here."""
+        if self.ensure_started():
+            if not self._inline:
+                super().join(timeout)
+            return
+        self._inline = True
+        self.run()
 
     def is_alive(self) -> bool:
         """Also before its first work: then it is as good as waiting for it."""
@@ -253,7 +293,7 @@ class Maintenance(threading.Thread):
     def _loop(self) -> None:
         while True:
             worker = self._native.NextExited(self._handle)
-            if worker < 0:
+            if worker < 0 and not self._crew.staffed():
                 return
             if worker > 0:
                 self._schedule(self._crew.reap(worker))

@@ -72,12 +72,17 @@ class Engine:
         settings = pool._initializer, tuple(pool._initargs), pool._maxtasksperchild
         self.crew = Crew(pool, pool._pool, (*settings, pool._wrap_exception))
         self._feeders: set[IMapFeeder | TaskFeeder] = set()
+        self._submitting: list[None] = []  # one entry for each submit_all() under way
         self._closing = False
         self._terminated = False
         self._forked = False  # this is a child's copy of its parent's engine
         self.handle = 0  # Go's number of the pool; 0: not open
-        self._start(pool._maxtasksperchild or 0)
-        _engines.add(self)
+        _engines.add(self)  # before the first fork: a child lets go of what it finds here
+        try:
+            self._start(pool._maxtasksperchild or 0)
+        except BaseException:
+            _engines.discard(self)
+            raise
 
     def _start(self, maxtasks: int) -> None:
         """Fork before Go is loaded, which takes as long as the workers need to boot. Where it is
@@ -94,9 +99,10 @@ class Engine:
         except BaseException:
             self.crew.abandon()
             if self.handle:
-                self.native.PoolTerminate(self.handle)
-                self._join_threads()
+                self.terminate()
             raise
+        if maxtasks:
+            self.maintenance.ensure_started()  # workers will end, whatever callbacks wait for
 
     def _open(self, maxtasks: int) -> None:
         """Make Go's part of the pool, and the thread that listens to it."""
@@ -118,7 +124,7 @@ class Engine:
         self._submitter = Submitter(native, handle, Functions(native, handle))
         self._room = Room(self._has_room)
         self._feed_room = Room(self._has_feed_room)
-        self.backlog = Backlog(self._submit_task, self._room)
+        self.backlog = Backlog(self._submit_in_thread, self._room)
         self.backlog.ended = self._close_if_done
         self._congested = False
         self.collector = _collector.Collector(
@@ -130,13 +136,23 @@ class Engine:
             self._make_room,
         )
         self._running = 2  # threads that use Go's part of the pool
-        self._release_lock = threading.Lock()
+        self._release_lock = threading.RLock()  # a signal handler may terminate the pool as well
         self.maintenance = Maintenance(self.crew, native, handle, self._event_fd)
         self.maintenance.ended = self._thread_ended
         self.collector.exits = self.maintenance.ensure_started
-        self.collector_thread = _collector.start_thread(self.collector, self._thread_ended)
+        try:
+            self.collector_thread = _collector.start_thread(self.collector, self._thread_ended)
+        except BaseException:
+            self.handle = 0
+            self._release(handle)
+            raise
 
     # Submission.
+
+    def expect_callbacks(self) -> None:
+        """A callback may wait for another task; workers must be replaced meanwhile."""
+        if self.maintenance.ident is None:
+            self.maintenance.ensure_started()
 
     def submit(self, job: int, mode: int, function: Any, arguments: Any) -> None:
         """Submit the only task of a job; it starts at once where a worker is idle.
@@ -152,34 +168,62 @@ class Engine:
     def submit_all(self, tasks: Iterable[Task], count: int) -> None:
         """Submit so many tasks of a job in order, all at once as far as the budget allows."""
         remaining = iter(tasks)
-        for done, task in enumerate(remaining):
-            if self._congested and self._is_congested():
-                self.backlog.add(itertools.chain([task], remaining), count - done)
-                return
-            self._submit_task(task)
+        self._submitting.append(None)  # close() lets a job that has begun go on
+        try:
+            for done, task in enumerate(remaining):
+                if self._congested and self._is_congested():
+                    self.backlog.add(itertools.chain([task], remaining), count - done)
+                    return
+                self._submit_task(task)
+        finally:
+            self._submitting.pop()
+            if self._closing:
+                self._close_if_done()
 
-    def _submit_task(self, task: Task) -> None:
+    def _submit_task(self, task: Task, in_thread: bool = False) -> None:
         if self._forked:
+            self.cache.pop(task[0], None)
             raise ForkedChildError(_FORKED)
         if self._terminated:
-            return  # its job was failed with all others, or is about to be
+            self._fail_job(task[0])
+            return
         try:
             load = self._submitter.submit(*task)
         except BaseException as error:
-            if not isinstance(error, Exception):
+            if not (in_thread or isinstance(error, Exception)):
                 self.cache.pop(task[0], None)
                 raise  # KeyboardInterrupt is the caller's, who never gets this job
-            self.collector.settle_locally(task[0], task[1], error)
+            self._settle_error(task[0], task[1], error)
         else:
             if load > BUDGET or len(self._submitter.regions) >= MAX_REGIONS:
                 self._congested = True
+
+    def _submit_in_thread(self, task: Task) -> None:
+        """From a thread of gopool's own: whatever pickling raises is the task's outcome."""
+        self._submit_task(task, in_thread=True)
+
+    def _settle_error(self, job: int, index: int, error: BaseException) -> None:
+        """Fail a task that did not reach Go: in the collector, else here where that has ended."""
+        if self._terminated:
+            self._fail_job(job)
+        elif not self.collector.settle_locally(job, index, error):
+            waiting = self.cache.get(job)
+            if waiting is not None:
+                waiting._set(index, (False, error))
+
+    def _fail_job(self, number: int) -> None:
+        job = self.cache.pop(number, None)
+        if job is not None:
+            _jobs.fail(job, PoolTerminatedError(_TERMINATED))
 
     def _is_congested(self) -> bool:
         """Whether new tasks have to wait, behind those that do already."""
         if self.backlog or not self._has_room():
             return True
         self._congested = False
-        return False
+        if self.backlog:  # another thread was quicker
+            self._congested = True
+        return self._congested
 
     def _has_room(self) -> bool:
         """Under the budget; each worker may have one task, however large."""
@@ -213,23 +257,27 @@ class Engine:
             items,
             window,
             submit,
-            lambda index, error: self.collector.settle_locally(number, index, error),
+            lambda index, error: self._settle_error(number, index, error),
             self._feeder_ended,
         )
         self._begin(feeder)
+        if self._terminated:
+            self._fail_job(number)
 
     def _submit_in_turn(self, task: Task, stopped: Callable[[], bool]) -> None:
         """Submit a task from a feeder's thread, once there is room for it."""
         if self._congested:
             self._room.wait(stopped)
         if not stopped():
-            self._submit_task(task)
+            self._submit_in_thread(task)
 
     def _begin(self, feeder: IMapFeeder | TaskFeeder) -> None:
         if self._forked:
             raise ForkedChildError(_FORKED)
         self._feeders.add(feeder)
         feeder.start()
+        if self._terminated:  # by another thread, which may not have seen the feeder
+            feeder.stop()
 
     def feed_tasks(self, tasks: Iterable[tuple[Any, ...]], set_length: Any) -> None:
         """Submit tasks in the form of multiprocessing.pool's task queue, from a thread.
@@ -243,7 +291,7 @@ class Engine:
             job, index, function, args, kwds = task
             self._feed_room.wait(stopped)
             if not stopped():
-                self._submit_task((job, index, CALL, function, (args, kwds)))
+                self._submit_in_thread((job, index, CALL, function, (args, kwds)))
 
         self._begin(TaskFeeder(tasks, set_length, submit, self._feeder_ended))
 
@@ -259,15 +307,23 @@ class Engine:
         self._close_if_done()
 
     def _close_if_done(self) -> None:
-        if self._closing and not (self._feeders or self.backlog or self._forked):
+        busy = self._submitting or self._feeders or self.backlog
+        if self._closing and not (busy or self._forked):
             self.native.PoolClose(self.handle)
+
+    def refill(self) -> None:
+        """Start workers up to the pool's size, unless it is about to end."""
+        if self._forked:
+            raise ForkedChildError(_FORKED)
+        if not self._closing:
+            self.crew.refill()
 
     def terminate(self) -> None:
         """Drop what is unsettled, end the workers, and wait for them.
 
         Whoever waits for a result gets PoolTerminatedError. Idle workers are told to stop, busy
         ones get SIGTERM, and SIGKILL after five seconds. May be called more than once, also from
-        a callback (then without waiting).
+        a callback, which then waits for the workers only.
         """
         if self._forked:
             return
@@ -282,11 +338,10 @@ class Engine:
         for feeder in list(self._feeders):
             feeder.stop()
         self._make_room()
-        error = PoolTerminatedError(_TERMINATED)
-        while self.cache:
-            with contextlib.suppress(KeyError):
-                _, job = self.cache.popitem()
-                _jobs.fail(job, error)
+        self.collector.terminated = PoolTerminatedError(_TERMINATED)
+        for number, job in list(self.cache.items()):
+            if job is not self.collector.delivering:  # the collector looks after that one itself
+                self._fail_job(number)
         self._submitter.close_regions()
         self._join_threads()
 
@@ -315,12 +370,12 @@ class Engine:
         for i in range(len(_closed_totals)):
             _closed_totals[i] += self.native.PoolStat(self.handle, i)
         _engines.discard(self)
-        self._release()
+        self._release(self.handle)
 
-    def _release(self) -> None:
+    def _release(self, handle: int) -> None:
         """Give Go's part of the pool back; its last worker and this side's threads are gone."""
         self.collector.release()
-        _core.checked(self.native.PoolRelease(self.handle))
+        _core.checked(self.native.PoolRelease(handle))
         self._ring.close()
         _fork.close(self._wake_fd, self._event_fd)
 
@@ -340,8 +395,10 @@ class Engine:
         # The mapping keeps a duplicate of the ring's descriptor open; where the collector was
         # reading in it at the fork, it can't be let go.
         with contextlib.suppress(BufferError):
-            self.collector.disown()
-            self._ring.close()
+            if "collector" in self.__dict__:  # else it was still being made
+                self.collector.disown()
+            if "_ring" in self.__dict__:
+                self._ring.close()
 
 
 def _send_ahead() -> int:
@@ -376,7 +433,7 @@ def stats_text(native: Any) -> str:
     totals = list(_closed_totals)
     for engine in list(_engines):
         for i in range(len(totals)):
-            totals[i] += native.PoolStat(engine.handle, i)
+            totals[i] += max(0, native.PoolStat(engine.handle, i))
     workers, values, errors, lost, broken, crashes = totals
     tasks = f"{values + errors + lost + broken} tasks settled ({values} returned, {errors} raised"
     return (

@@ -157,7 +157,8 @@ class IMapFeeder(threading.Thread):
         except BaseException as error:
             index += 1
             self._fail(index, error)
-        self._job._set_length(index + 1)
+        if not self._stopped:
+            self._job._set_length(index + 1)
 
     def _await_room(self) -> None:
         while self.drawn - self._job.finished >= self._window and not self._stopped:

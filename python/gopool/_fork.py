@@ -96,6 +96,7 @@ def _after_fork_in_child() -> None:
             except OSError:
                 pass  # closed by a hostile user before us
     _owned.clear()
+    _passing.fds = ()
     for hook in _hooks:
         hook()
 

@@ -53,6 +53,7 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
 
     def _set(self, index: int, outcome: tuple[bool, Any]) -> None:
         self._success, self._value = outcome
+        self._cache.pop(self._job, None)  # settled: a callback may terminate the pool
         callback = self._callback if self._success else self._error_callback
         if callback is not None:
             guarded(callback)(self._value)
@@ -60,34 +61,47 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
         event = self.__dict__.get("_waited")
         if event is not None:
             event.set()
-        self._cache.pop(self._job, None)
         self._pool = self._function = None
 
 
-class IMapIterator(stdlib.IMapIterator):  # type: ignore[type-arg]
-    """multiprocessing.pool.IMapIterator that counts what is finished, for its feeder's window."""
+class _Windowed:
+    """What a feeder's window needs of an iterator; `super()` is the standard library's."""
 
     finished = 0
     on_finished: Callable[[], None] | None = None
+    _final: int | None = None  # the length that fail() gave it
 
     def _set(self, index: int, outcome: tuple[bool, Any]) -> None:
         super()._set(index, outcome)  # type: ignore[misc]
         self.finished += 1
-        if self.on_finished is not None:
-            self.on_finished()
+        on_finished = self.on_finished  # its feeder may take it away meanwhile
+        if on_finished is not None:
+            on_finished()
+
+    def _set_length(self, length: int) -> None:
+        super()._set_length(length)  # type: ignore[misc]
+        if self._final is not None:  # its feeder is late
+            with self._cond:  # type: ignore[attr-defined]
+                self._length = self._final
+                self._cond.notify_all()  # type: ignore[attr-defined]
 
 
-class IMapUnorderedIterator(stdlib.IMapUnorderedIterator):  # type: ignore[type-arg]
+class IMapIterator(_Windowed, stdlib.IMapIterator):  # type: ignore[type-arg]
+    """multiprocessing.pool.IMapIterator that counts what is finished."""
+
+
+class IMapUnorderedIterator(_Windowed, stdlib.IMapUnorderedIterator):  # type: ignore[type-arg]
     """The same for imap_unordered."""
 
-    finished = 0
-    on_finished: Callable[[], None] | None = None
 
-    def _set(self, index: int, outcome: tuple[bool, Any]) -> None:
-        super()._set(index, outcome)  # type: ignore[misc]
-        self.finished += 1
-        if self.on_finished is not None:
-            self.on_finished()
+class Cache(dict):  # type: ignore[type-arg]  # Any is no name at run time
+    """A pool's `_cache`: jobs by number, until they are settled.
+
+    The standard library's jobs take themselves out with `del`, also after terminate() has.
+    """
+
+    def __delitem__(self, job: int) -> None:
+        self.pop(job, None)
 
 
 def describe(job: Any, index: int) -> str:
@@ -109,10 +123,15 @@ def guarded(callback: Callable[[Any], object]) -> Callable[[Any], None]:
         try:
             callback(value)
         except BaseException as error:
-            arguments = (type(error), error, error.__traceback__, threading.current_thread())
-            threading.excepthook(threading.ExceptHookArgs(arguments))
+            report(error)
 
     return call
+
+
+def report(error: BaseException) -> None:
+    """Tell of an exception that has nobody to go to, through threading.excepthook."""
+    arguments = (type(error), error, error.__traceback__, threading.current_thread())
+    threading.excepthook(threading.ExceptHookArgs(arguments))
 
 
 def fail(job: Any, error: BaseException) -> None:
@@ -123,7 +142,7 @@ def fail(job: Any, error: BaseException) -> None:
     if isinstance(job, stdlib.IMapIterator):
         with job._cond:  # type: ignore[attr-defined]
             job._items.append((False, error))  # type: ignore[attr-defined]
-            job._length = job._index + 1  # type: ignore[attr-defined]
+            job._final = job._length = job._index + 1  # type: ignore[attr-defined]
             job._unsorted = {}  # type: ignore[attr-defined]
             job._index += 1  # type: ignore[attr-defined]
             job._cond.notify_all()  # type: ignore[attr-defined]

@@ -59,7 +59,7 @@ def take_desk(native: Any) -> Desk:
 
 
 def return_desk(native: Any, desk: Desk) -> None:
-    """Give a desk back after use; one that a failed dump left unclean gets a new Dumper."""
+    """Give a desk back after use."""
     if len(_free) < _MAX_FREE:
         _free.append(desk)
     else:
@@ -139,7 +139,7 @@ class Submitter:
         self._pool = pool
         self._number = functions.number
         self._submit: Callable[..., int] = native.Submit
-        # Regions of unsettled tasks by (job, index): the outcome says when to close one.
+        # Descriptors of unsettled tasks' regions: the outcome says when to close one.
         self.regions: set[int] = set()
 
     def submit(self, job: int, index: int, mode: int, function: Any, arguments: Any) -> int:
@@ -174,23 +174,29 @@ class Submitter:
 
     def _submit_region(self, chunks: list[Any], job: int, index: int, mode: int, fn: int) -> int:
         with _fork.unforked():
-            fd = new_region()
-            self.regions.add(_fork.own(fd))
-        load = -1
+            fd = _fork.own(new_region())
         try:
             size = fill_region(fd, chunks)
-            load = int(self._native.SubmitRegion(self._pool, fd, size, job, index, mode, fn))
-        finally:
-            if load < 0:
-                self.close_region(fd)
+        except BaseException:
+            _fork.close(fd)
+            raise
+        # From here on whoever takes it out of the set closes it: this method, where Go refuses
+        # it, the collector with the outcome, or terminate().
+        self.regions.add(fd)
+        load = int(self._native.SubmitRegion(self._pool, fd, size, job, index, mode, fn))
+        if load < 0:
+            self.close_region(fd)
         return load
 
     def close_region(self, fd: int) -> None:
-        """Close the region of a settled task."""
-        self.regions.discard(fd)
+        """Close the region of a settled task, unless somebody did."""
+        try:
+            self.regions.remove(fd)
+        except KeyError:
+            return
         _fork.close(fd)
 
     def close_regions(self) -> None:
         """Close the regions of the tasks that a terminated pool dropped."""
-        while self.regions:
-            _fork.close(self.regions.pop())
+        for fd in list(self.regions):
+            self.close_region(fd)

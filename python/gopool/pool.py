@@ -19,7 +19,7 @@ from gopool import _core, _mirror
 from gopool._engine import CALL, MAP, STARMAP, Engine
 from gopool._faces import QueueFace, TaskHandlerFace, TaskQueueFace
 from gopool._jobs import AsyncResult as EngineResult
-from gopool._jobs import IMapIterator, IMapUnorderedIterator, guarded
+from gopool._jobs import Cache, IMapIterator, IMapUnorderedIterator, guarded
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def start(
         _core.warn_unsupervised(obstacle)
         return False
     self._ctx = context or _default_context(self)
-    self._cache = {}
+    self._cache = Cache()
     self._processes = _size(processes)
     self._maxtasksperchild = _checked_maxtasks(maxtasksperchild)
     self._initializer = initializer
@@ -169,6 +169,8 @@ def _pool_apply_async(
     if self._state != _RUN:
         raise ValueError("Pool not running")
     result = EngineResult(self, callback, error_callback)
+    if callback or error_callback:
+        self._engine.expect_callbacks()
     result._function = func
     self._engine.submit(result._job, CALL, func, (args, kwds))
     return result
@@ -201,6 +203,8 @@ def _pool_map_async(
         callback and guarded(callback),
         error_callback=error_callback and guarded(error_callback),
     )
+    if callback or error_callback:
+        self._engine.expect_callbacks()
     result._function = func  # type: ignore[attr-defined]
     tasks: Iterator[tuple[int, int, int, Any, Any]]
     job, mode = result._job, _MODES.get(mapper)  # type: ignore[attr-defined]
@@ -283,7 +287,7 @@ def _pool_join(self: Any) -> None:
 
 def _pool_repopulate_pool(self: Any) -> None:
     """Start workers up to the size of the pool."""
-    self._engine.crew.refill()
+    self._engine.refill()
 
 
 def _pool_del(self: Any, _warn: Any = warnings.warn, _run: str = _RUN) -> None:

@@ -200,6 +200,7 @@ def _disown_in_child() -> None:
 
     multiprocessing forgets them in its own children only, not in those of os.fork.
     """
+    _thread.unadopted = False
     for process in list(stdlib_process._children):  # type: ignore[attr-defined]
         popen = process._popen
         if isinstance(popen, Adopted):

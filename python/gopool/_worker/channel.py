@@ -26,6 +26,10 @@ class ParentGone(Exception):
     """The parent closed its end or broke the protocol's framing."""
 
 
+class RegionError(Exception):
+    """A large outcome finds no memory region; the cause is the system's error."""
+
+
 class Channel:
     """Receives and sends one message at a time; both block."""
 
@@ -52,27 +56,38 @@ class Channel:
         fd = _descriptor(ancillary)
         if size == 0 or flags & _socket.MSG_TRUNC:
             raise ParentGone
-        return message.decode_task(frame.body(self._view, size), fd >= 0), fd
+        # A process that may open no more descriptors receives the frame without its own.
+        came = fd >= 0 or bool(flags & _socket.MSG_CTRUNC)
+        return message.decode_task(frame.body(self._view, size), came), fd
 
     def send(self, data: bytes) -> None:
         """Send a whole frame."""
         self._socket.send(data)
 
     def send_done(self, task: int, status: int, chunks: list[Any]) -> None:
-        """Send the outcome of a task; large ones in a region."""
+        """Send the outcome of a task; large ones in a region.
+
+        Raises:
+            RegionError: there is no descriptor or memory for a region; nothing was sent.
+        """
         if len(chunks) == 1 and len(chunks[0]) <= MAX_INLINE:
             self._socket.send(message.pack_done(task, status, chunks[0]))
             return
-        fd = new_region()
+        fd = -1
         try:
-            size = fill_region(fd, chunks)
+            try:
+                fd = new_region()
+                size = fill_region(fd, chunks)
+            except OSError as error:
+                raise RegionError from error
             rights = array.array("i", [fd])
             self._socket.sendmsg(
                 [message.pack_done(task, status, size)],
                 [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)],
             )
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
     def close(self) -> None:
         """Close this end (in a child that is no worker)."""

@@ -12,6 +12,7 @@ the user set, in the parent before a fork or in the initializer, is left alone.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # typeshed has signal only
+import errno
 import mmap
 import os
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from multiprocessing import util
 
 from gopool._worker import lifeline, message
 from gopool._worker.call import call, pack_error, pack_value, unpack
-from gopool._worker.channel import Channel, ParentGone
+from gopool._worker.channel import Channel, ParentGone, RegionError
 from gopool._worker.passing import PassedFD
 from gopool._worker.pickling import Dumper
 
@@ -117,6 +118,8 @@ class Worker:
         try:
             try:
                 self._in_user_code = True
+                if fd < 0 and isinstance(payload, int):
+                    raise OSError(errno.EMFILE, "no descriptor is left for a large argument")
                 if fd >= 0:
                     payload = mmap.mmap(fd, payload, mmap.MAP_PRIVATE, mmap.PROT_READ)
                     os.close(fd)
@@ -137,7 +140,11 @@ class Worker:
             status, chunks = pack_error(error, self._wrap_exception)
             error.__traceback__ = None
         call_function = arguments = value = task = payload = None
-        self._channel.send_done(number, status, chunks)
+        try:
+            self._channel.send_done(number, status, chunks)
+        except RegionError as problem:
+            status, chunks = pack_error(problem.__cause__ or problem, self._wrap_exception)
+            self._channel.send_done(number, status, chunks)
         self._dumper.clear()
 
     def _on_sigint(self, number: int, frame: Any) -> None:

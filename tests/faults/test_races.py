@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: MIT
+"""Pools that end while something else is going on: every wait ends, nothing is left."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import functions as f
+import gopool
+
+
+def test_lost_worker_and_terminate_at_once() -> None:
+    """A replacement that is on its way when the pool ends is ended and reaped too."""
+    context = gopool.get_context("spawn")
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with context.Pool(1) as pool, pytest.raises(gopool.WorkerLostError):
+            pool.apply(f.exit_hard, (1,))
+        pool.join()
+        assert not pool._engine.crew.staffed()
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 2
+
+
+def test_terminate_during_a_map_call() -> None:
+    """A map whose input was still being read when another thread terminated the pool."""
+    pool = gopool.get_context("fork").Pool(1)
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow() -> Iterator[int]:
+        yield 1
+        reading.set()
+        go_on.wait(20)
+        yield 2
+
+    outcomes: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            pool.map(f.square, slow())
+        except (gopool.PoolTerminatedError, ValueError) as error:
+            outcomes.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert reading.wait(20)
+    pool.terminate()
+    go_on.set()
+    thread.join(20)
+    assert len(outcomes) == 1
+    pool.join()
+
+
+def test_close_during_a_map_call() -> None:
+    """close() from a callback lets a map that has begun to submit finish."""
+    pool = gopool.get_context("fork").Pool(2)
+    pool.apply_async(f.square, (1,), callback=lambda _: pool.close())
+    try:
+        assert pool.map(f.square, range(20_000), chunksize=1)[-1] == 19_999**2
+    except ValueError as error:  # closed before the map began
+        assert str(error) == "Pool not running"
+    pool.join()
+
+
+def test_callback_waits_for_the_replacement() -> None:
+    """A callback may wait for a task that only the worker's replacement can run."""
+    done = threading.Event()
+    with gopool.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+        waited: list[bool] = []
+        first = pool.apply_async(f.square, (1,), callback=lambda _: waited.append(done.wait(20)))
+        pool.apply_async(f.square, (2,), callback=None)
+        pool.apply_async(f.square, (3,))
+        release = threading.Thread(target=lambda: _release_when_run(pool, done))
+        release.start()
+        first.get(timeout=30)
+        release.join()
+        assert waited == [True]
+
+
+def _release_when_run(pool: Any, done: threading.Event) -> None:
+    """Set the event once Go has counted two tasks, which the blocked collector can't tell."""
+    native, handle = pool._engine.native, pool._engine.handle
+    while native.PoolStat(handle, 1) < 2:
+        threading.Event().wait(0.005)
+    done.set()
+
+
+@pytest.mark.parametrize("submit", ["apply_async", "map_async"])
+def test_stop_at_the_first_hit(submit: str) -> None:
+    """terminate() inside a job's callback leaves that job its result."""
+    pool = gopool.get_context("fork").Pool(2)
+    arguments = (f.square, (3,)) if submit == "apply_async" else (f.square, [3])
+    result = getattr(pool, submit)(*arguments, callback=lambda _: pool.terminate())
+    assert result.get(timeout=20) == (9 if submit == "apply_async" else [9])
+    pool.join()
+
+
+def test_terminate_with_input_as_long_as_the_window(tmp_path: Any) -> None:
+    """An imap whose whole input was drawn stops after terminate(), after one error."""
+    pool = gopool.get_context("fork").Pool(1)
+    never = str(tmp_path / "never")
+    iterator = pool.imap(f.wait_for, [never] * 64)
+    while pool._engine.native.PoolStat(pool._engine.handle, 6) < 64:
+        threading.Event().wait(0.005)
+    pool.terminate()
+    with pytest.raises(gopool.PoolTerminatedError):
+        iterator.next(timeout=20)
+    with pytest.raises(StopIteration):
+        iterator.next(timeout=20)
+    pool.join()
+
+
+def test_base_exception_while_a_feeder_pickles(pool: Any) -> None:
+    """SystemExit from a `__reduce__` in imap's thread is that item's outcome."""
+    iterator = pool.imap(f.identity, [1, f.ExitsAtPickling(), 3])
+    assert next(iterator) == 1
+    with pytest.raises(SystemExit):
+        next(iterator)
+    assert next(iterator) == 3
+    with pytest.raises(StopIteration):
+        next(iterator)
+
+
+def test_attach_fails_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replacement that can't be watched is ended, and another one is started."""
+    real, refused = os.pidfd_open, []
+
+    def refuse_once(pid: int, flags: int = 0) -> int:
+        if not refused:
+            refused.append(pid)
+            raise OSError(24, "Too many open files")
+        return real(pid, flags)
+
+    with gopool.get_context("fork").Pool(1) as pool:
+        monkeypatch.setattr(os, "pidfd_open", refuse_once)
+        with pytest.raises(gopool.WorkerLostError):
+            pool.apply(f.exit_hard, (1,))
+        assert pool.apply_async(f.square, (3,)).get(timeout=30) == 9
+        assert refused
+        monkeypatch.undo()
+
+
+def test_attach_fails_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool whose second worker can't be watched raises, and leaves nothing."""
+    real, calls = os.pidfd_open, []
+
+    def refuse_second(pid: int, flags: int = 0) -> int:
+        calls.append(pid)
+        if len(calls) == 2:
+            raise OSError(24, "Too many open files")
+        return real(pid, flags)
+
+    monkeypatch.setattr(os, "pidfd_open", refuse_second)
+    with pytest.raises(OSError, match="Too many open files"):
+        gopool.get_context("fork").Pool(3)
+    monkeypatch.undo()
+    assert gopool.active_children() == []
+
+
+def test_large_result_without_descriptors(context: Any) -> None:
+    """A large result in a worker that may open nothing more is that task's OSError."""
+    with context.Pool(1) as pool:
+        pid = pool.apply(f.pid)
+        with pytest.raises(OSError, match="Too many open files"):
+            pool.apply(f.large_result_without_descriptors)
+        assert pool.apply(f.pid) == pid
+
+
+def test_repopulate_after_the_end() -> None:
+    """_repopulate_pool() of a pool that has ended starts nothing."""
+    pool = gopool.get_context("fork").Pool(1)
+    pool.close()
+    pool.join()
+    pool._repopulate_pool()
+    assert pool._pool == []
+    assert gopool.active_children() == []
