@@ -231,7 +231,10 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    _lock.release()
+    try:
+        _lock.release()
+    except RuntimeError:
+        pass  # another thread imported this module since the fork's first hooks ran
 
 
 # Nobody forks while the extension is being loaded: the lock is held round every fork.

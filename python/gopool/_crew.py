@@ -243,7 +243,7 @@ class Maintenance(threading.Thread):
         super().__init__(name="gopool-maintenance", daemon=True)
         self._crew = crew
         self._native = native
-        self._handle = handle
+        self._pool = handle  # Thread has a _handle of its own from Python 3.13 on
         self._event_fd = event_fd
         self._due: float | None = None  # when the next replacement is to be started
         self._inline = False  # run() was called in the thread that joins
@@ -292,7 +292,7 @@ class Maintenance(threading.Thread):
 
     def _loop(self) -> None:
         while True:
-            worker = self._native.NextExited(self._handle)
+            worker = self._native.NextExited(self._pool)
             if worker < 0 and not self._crew.staffed():
                 return
             if worker > 0:
@@ -304,7 +304,7 @@ class Maintenance(threading.Thread):
                 self._replace()
             if self._kill_at is not None and now >= self._kill_at:
                 self._kill_at = None
-                self._native.PoolKill(self._handle)
+                self._native.PoolKill(self._pool)
 
     def _wait(self) -> None:
         """Sleep until there is news, or until something is due."""
@@ -325,4 +325,4 @@ class Maintenance(threading.Thread):
             self._crew.refill()
         except Exception as error:
             _log("a worker can't be started: %s", error)
-            self._schedule(self._native.WorkerNotStarted(self._handle))
+            self._schedule(self._native.WorkerNotStarted(self._pool))

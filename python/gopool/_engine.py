@@ -48,7 +48,7 @@ _KILL_GRACE = 5.0  # seconds between terminate() and SIGKILL
 # Indices into PoolStat (pyapi/pool.go).
 _TASKS, _BYTES, _REGIONS, _QUEUED = 6, 7, 8, 9
 
-# GOPOOL_SEND_AHEAD, for tests: what GOPOOL sends ahead of a worker's current task.
+# The values of GOPOOL_SEND_AHEAD, which tests set (gopool.SendAhead).
 _SEND_AHEAD = {"auto": 0, "never": 1, "always": 2}
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()

@@ -81,7 +81,10 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    _whole.release()
+    try:
+        _whole.release()
+    except RuntimeError:
+        pass  # another thread imported this module since the fork's first hooks ran
 
 
 def _after_fork_in_child() -> None:

@@ -14,6 +14,7 @@ import copyreg
 import mmap
 import os
 import sys
+import weakref
 from collections.abc import Callable
 from multiprocessing import reduction
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -33,7 +34,7 @@ _MAX_FREE = 16  # pairs kept for the next calls; more callers at a time make the
 class Desk:
     """A Dumper and a staging area: what one submission needs for itself."""
 
-    __slots__ = ("dumper", "handle", "memory")
+    __slots__ = ("__weakref__", "dumper", "handle", "memory")
 
     def __init__(self, native: Any) -> None:
         fd = os.memfd_create("gopool-staging", os.MFD_CLOEXEC)
@@ -44,10 +45,22 @@ class Desk:
         finally:
             os.close(fd)
         self.dumper = Dumper()
+        _desks.add(self)
 
 
+_desks: weakref.WeakSet[Desk] = weakref.WeakSet()
 _free: list[Desk] = []
-_fork.in_child(_free.clear)
+
+
+def _let_go_in_child() -> None:
+    """Unmap the parent's areas, also those that another thread was using at the fork."""
+    _free.clear()
+    for desk in list(_desks):
+        desk.memory.close()
+    _desks.clear()
+
+
+_fork.in_child(_let_go_in_child)
 
 
 def take_desk(native: Any) -> Desk:
