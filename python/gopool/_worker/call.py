@@ -61,11 +61,19 @@ def pack_value(dumper: Dumper, value: Any) -> tuple[int, list[Any]]:
 
 def pack_error(error: BaseException, with_traceback: bool) -> tuple[int, list[Any]]:
     """(status, buffers) of a task that raised."""
-    text = ExceptionWithTraceback(error, error.__traceback__).tb if with_traceback else ""
+    text = _traceback(error) if with_traceback else ""
     try:
         return ERROR, [_pack_exception(error, text)]
     except Exception as problem:
         return ENCODING, [_pack_exception(_encoding_error(problem, error), "")]
+
+
+def _traceback(error: BaseException) -> str:
+    """The text of a task's traceback; making it may need what the worker has no more of."""
+    try:
+        return str(ExceptionWithTraceback(error, error.__traceback__).tb)
+    except Exception as problem:
+        return f"{_repr(error)} (its traceback can't be formatted: {_repr(problem)})"
 
 
 def _pack_exception(error: BaseException, traceback: str) -> bytes:
