@@ -200,7 +200,7 @@ func (l *WorkerLink) readOne() bool {
 // handle passes one message on to the pool. The descriptor is closed here unless the pool took
 // it with an outcome.
 func (l *WorkerLink) handle(frame []byte, fd int) error {
-	m, err := DecodeFromWorker(frame, fd >= 0)
+	m, err := DecodeFromWorker(frame, fd != -1)
 	if err == nil && m.Kind == KindDone {
 		return l.done(&m.Done, fd)
 	}
@@ -223,6 +223,10 @@ func (l *WorkerLink) handle(frame []byte, fd int) error {
 func (l *WorkerLink) done(m *Done, fd int) error {
 	o := gopool.Outcome{Status: gopool.Status(m.Status), Payload: m.Payload,
 		Region: gopool.Region{FD: fd, Size: m.RegionSize}}
+	if fd == lostFD {
+		o = gopool.Outcome{Status: gopool.StatusRefused, Failure: &gopool.Failure{
+			Text: "the outcome can't be received: this process may open no more descriptors"}}
+	}
 	err := l.pool.Settle(l.id, gopool.TaskID(m.ID), &o)
 	if err != nil {
 		closeFD(fd)

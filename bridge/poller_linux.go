@@ -139,7 +139,7 @@ func (p *Poller) run() {
 	for {
 		n, err := unix.EpollWait(p.epoll, events, -1)
 		if err != nil && !errors.Is(err, unix.EINTR) {
-			panic(fmt.Sprintf("bug: epoll_wait of the poller's own descriptor: %v", err))
+			return // a hostile user closed the descriptor: nothing can be watched any more
 		}
 		for i := range max(n, 0) {
 			key := uint64(uint32(events[i].Fd)) | uint64(uint32(events[i].Pad))<<32

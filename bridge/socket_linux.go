@@ -16,7 +16,7 @@ var oobSize = unix.CmsgSpace(4 * 4)
 
 // receive reads one message without blocking and without allocating.
 //
-// It returns the bytes (a part of buf) and the descriptor that came along, or -1. A second
+// It returns the bytes (a part of buf) and the descriptor that came along, -1 or lostFD. A second
 // descriptor is against the protocol: all are closed, and the message is refused. ok is false
 // where no message waits. Errors: *ProtocolError (also where the other side closed its half, which
 // reads as an empty message), or the system's.
@@ -39,6 +39,9 @@ func receive(fd int, buf, oob []byte) (frame []byte, passed int, ok bool, err er
 			return nil, -1, false, fmt.Errorf("bridge: recvmsg: %w", errno)
 		}
 		passed, err = passedFD(oob[:msg.Controllen])
+		if err == nil && passed < 0 && msg.Flags&unix.MSG_CTRUNC != 0 {
+			passed = lostFD
+		}
 		if err == nil && n == 0 {
 			err = &ProtocolError{Reason: "empty message, or the worker closed its end"}
 		}
@@ -104,6 +107,10 @@ func send(fd int, frame, rights []byte) error {
 		}
 	}
 }
+
+// lostFD stands for a descriptor that came with a message and could not be received, because this
+// process may open no more.
+const lostFD = -2
 
 // closeFD closes a descriptor that came with a message; -1 is none.
 func closeFD(fd int) {

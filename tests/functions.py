@@ -247,6 +247,16 @@ class BadArgument:
         raise TypeError("this argument does not pickle")
 
 
+class ClosesPool:
+    """Closes a pool while it is being pickled."""
+
+    pool: Any = None
+
+    def __reduce__(self) -> Any:
+        ClosesPool.pool.close()
+        return int, ()
+
+
 class ExitsAtPickling:
     """Pickling it raises SystemExit."""
 

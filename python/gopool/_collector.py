@@ -85,7 +85,7 @@ class Collector:
         """The thread's whole life."""
         position = consumed = 0
         size = len(self._ring)
-        while True:
+        while not self._ended:  # it is in a child that a callback forked
             available = self._take(consumed)
             consumed = max(available, 0)
             self._settle_local()
@@ -205,8 +205,8 @@ def _failure(status: int, payload: memoryview) -> BaseException:
     return WorkerStartError(pid, exitcode, text)
 
 
-def start_thread(collector: Collector, ended: Callable[[], None]) -> threading.Thread:
-    """Run a collector in a daemon thread that calls `ended` last."""
+def make_thread(collector: Collector, ended: Callable[[], None]) -> threading.Thread:
+    """A daemon thread, not started, that runs a collector and calls `ended` last."""
 
     def run() -> None:
         try:
@@ -214,6 +214,4 @@ def start_thread(collector: Collector, ended: Callable[[], None]) -> threading.T
         finally:
             ended()
 
-    thread = threading.Thread(target=run, name="gopool-collector", daemon=True)
-    thread.start()
-    return thread
+    return threading.Thread(target=run, name="gopool-collector", daemon=True)

@@ -288,7 +288,8 @@ class Maintenance(threading.Thread):
     def kill_after(self, seconds: float) -> None:
         """Have the workers that are still there then killed. The eventfd is open."""
         self._kill_at = time.monotonic() + seconds
-        os.eventfd_write(self._event_fd, 1)
+        with contextlib.suppress(OSError):  # a hostile user closed it
+            os.eventfd_write(self._event_fd, 1)
 
     def _loop(self) -> None:
         while True:

@@ -72,7 +72,7 @@ class Engine:
         settings = pool._initializer, tuple(pool._initargs), pool._maxtasksperchild
         self.crew = Crew(pool, pool._pool, (*settings, pool._wrap_exception))
         self._feeders: set[IMapFeeder | TaskFeeder] = set()
-        self._submitting: list[None] = []  # one entry for each submit_all() under way
+        self._submitting: list[None] = []  # one entry for each submission under way
         self._closing = False
         self._terminated = False
         self._forked = False  # this is a child's copy of its parent's engine
@@ -114,13 +114,28 @@ class Engine:
         try:
             os.ftruncate(ring_fd, _RING_SIZE)
             self._ring = mmap.mmap(ring_fd, _RING_SIZE)
-            self.handle = handle = _core.checked(
+            handle = _core.checked(
                 native.PoolOpen(
                     ring_fd, _RING_SIZE, self._wake_fd, self._event_fd, maxtasks, _send_ahead()
                 )
             )
         finally:
             os.close(ring_fd)
+        try:
+            self._wire(native, handle)
+            self.handle = handle
+            self.collector_thread.start()
+        except BaseException:  # Ctrl-C included
+            thread = self.__dict__.get("collector_thread")
+            # Interrupted while it waited for a thread that does run, start() has not seen it.
+            if thread is None or not (self.handle and thread._started.wait(1)):
+                self.handle = 0
+                _core.checked(native.PoolRelease(handle))
+                _fork.close(self._wake_fd, self._event_fd)
+            raise
+
+    def _wire(self, native: Any, handle: int) -> None:
+        """Make the parts of this side; no thread runs yet."""
         self._submitter = Submitter(native, handle, Functions(native, handle))
         self._room = Room(self._has_room)
         self._feed_room = Room(self._has_feed_room)
@@ -140,12 +155,7 @@ class Engine:
         self.maintenance = Maintenance(self.crew, native, handle, self._event_fd)
         self.maintenance.ended = self._thread_ended
         self.collector.exits = self.maintenance.ensure_started
-        try:
-            self.collector_thread = _collector.start_thread(self.collector, self._thread_ended)
-        except BaseException:
-            self.handle = 0
-            self._release(handle)
-            raise
+        self.collector_thread = _collector.make_thread(self.collector, self._thread_ended)
 
     # Submission.
 
@@ -160,15 +170,21 @@ class Engine:
         An error of pickling becomes the job's outcome. Never waits: beyond the budget the task
         is kept as it is.
         """
-        if self._congested and self._is_congested():
-            self.backlog.add([(job, 0, mode, function, arguments)], 1)
-        else:
-            self._submit_task((job, 0, mode, function, arguments))
+        self._submitting.append(None)  # close() lets a job that has begun go on
+        try:
+            if self._congested and self._is_congested():
+                self.backlog.add([(job, 0, mode, function, arguments)], 1)
+            else:
+                self._submit_task((job, 0, mode, function, arguments))
+        finally:
+            self._submitting.pop()
+            if self._closing:
+                self._close_if_done()
 
     def submit_all(self, tasks: Iterable[Task], count: int) -> None:
         """Submit so many tasks of a job in order, all at once as far as the budget allows."""
         remaining = iter(tasks)
-        self._submitting.append(None)  # close() lets a job that has begun go on
+        self._submitting.append(None)
         try:
             for done, task in enumerate(remaining):
                 if self._congested and self._is_congested():
@@ -363,6 +379,8 @@ class Engine:
         self.collector_thread.join()
 
     def _thread_ended(self) -> None:
+        if self._forked:
+            return  # a callback forked, and its child came back here
         with self._release_lock:
             self._running -= 1
             if self._running > 0:

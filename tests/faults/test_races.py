@@ -178,3 +178,48 @@ def test_repopulate_after_the_end() -> None:
     pool._repopulate_pool()
     assert pool._pool == []
     assert gopool.active_children() == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_interrupt_while_a_pool_starts(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """Ctrl-C inside Pool() arrives as KeyboardInterrupt and leaves nothing."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "gopool-collector":
+            if when == "after":
+                start(thread)
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        gopool.get_context("fork").Pool(2)
+    monkeypatch.undo()
+    assert gopool.active_children() == []
+
+
+def test_argument_that_closes_the_pool() -> None:
+    """A `__reduce__` that closes the pool does not lose the task that it belongs to."""
+    pool = gopool.get_context("fork").Pool(1)
+    f.ClosesPool.pool = pool
+    assert pool.apply_async(f.identity, (f.ClosesPool(),)).get(timeout=20) == 0
+    f.ClosesPool.pool = None
+    pool.join()
+
+
+def test_callback_that_forks() -> None:
+    """A child that a callback forks and lets return is no collector, and is quiet."""
+    reader, writer = os.pipe()
+
+    def fork(_: object) -> None:
+        if os.fork() == 0:
+            os.dup2(writer, 2)
+
+    with gopool.get_context("fork").Pool(1) as pool:
+        assert pool.apply_async(f.square, (3,), callback=fork).get(timeout=20) == 9
+        assert pool.apply(f.square, (4,)) == 16
+    os.close(writer)
+    assert os.read(reader, 1) == b""  # the child has ended, and has written nothing
+    os.close(reader)
+    os.waitpid(-1, 0)
