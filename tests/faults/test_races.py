@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -223,3 +224,26 @@ def test_callback_that_forks() -> None:
     assert os.read(reader, 1) == b""  # the child has ended, and has written nothing
     os.close(reader)
     os.waitpid(-1, 0)
+
+
+def test_large_result_to_a_parent_without_descriptors() -> None:
+    """A large result that this process has no descriptor for fails its task, not its worker."""
+    with gopool.get_context("fork").Pool(1) as pool:
+        pid = pool.apply(f.pid)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        blockers = []
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limit[1]))
+            with pytest.raises(OSError, match="Too many open files"):
+                while True:
+                    blockers.append(os.dup(0))
+            result = pool.apply_async(bytes, (1_000_000,))
+            with pytest.raises(gopool.GopoolError, match="no more descriptors"):
+                result.get(timeout=30)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+            for fd in blockers:
+                os.close(fd)
+        assert pool.apply(f.pid) == pid
+        assert len(pool.apply(bytes, (1_000_000,))) == 1_000_000
