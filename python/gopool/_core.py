@@ -13,7 +13,6 @@ import importlib
 import os
 import resource
 import sys
-import threading
 import warnings
 from multiprocessing import util
 from types import ModuleType, SimpleNamespace
@@ -35,7 +34,6 @@ _SMALL_NPROC = 4096
 
 _native: Any = None  # what load() returns, once it was called in this process
 _inherited = False  # an ancestor loaded it: its copy in this process must not be entered
-_lock = threading.RLock()
 
 
 def load() -> Any:
@@ -46,7 +44,7 @@ def load() -> Any:
     """
     global _native
     if _native is None:
-        with _lock:
+        with _fork.unforked():  # nor is it loaded twice
             if _native is None:
                 before = _descriptors()
                 native = _functions(_import_copy() if _inherited else _import())
@@ -220,23 +218,9 @@ def _threads_of(pid: str) -> int:
 
 
 def _forget() -> None:
-    global _native, _inherited, _lock
+    global _native, _inherited
     _inherited = _inherited or _native is not None or _NAME in sys.modules
     _native = None
-    _lock = threading.RLock()
 
 
-def _before_fork() -> None:
-    _lock.acquire()
-
-
-def _after_fork_in_parent() -> None:
-    try:
-        _lock.release()
-    except RuntimeError:
-        pass  # another thread imported this module since the fork's first hooks ran
-
-
-# Nobody forks while the extension is being loaded: the lock is held round every fork.
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
 _fork.in_child(_forget)

@@ -46,9 +46,10 @@ def owned() -> frozenset[int]:
 
 
 class unforked:
-    """Let no other thread fork inside the block: for making descriptors and registering them.
+    """Let no other thread fork inside the block, nor enter another: for making descriptors and
+    registering them, and for loading Go.
 
-    The block takes no other lock, since a fork takes this one last.
+    The block takes no lock of gopool's, since a fork takes this one last.
     """
 
     def __enter__(self) -> None:
