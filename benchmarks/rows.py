@@ -82,7 +82,8 @@ class Row:
         unit: of its figures.
         better: HIGHER or LOWER.
         processes: fresh interpreters whose median makes one figure. More than one where an
-            interpreter can be measured only once.
+            interpreter can be measured only once, or where two interpreters differ by more than
+            the libraries do (how their memory is laid out decides what a fork costs).
         body: takes a Setup and returns a Measurement.
     """
 
@@ -219,7 +220,7 @@ def first_spawn(setup: Setup) -> Measurement:
     return _first_pool(setup, "spawn")
 
 
-@_row("later-fork", "later pool to first result, fork", "ms", LOWER)
+@_row("later-fork", "later pool to first result, fork", "ms", LOWER, processes=3)
 def later_fork(setup: Setup) -> Measurement:
     return _later_pool(setup, "fork")
 
@@ -229,7 +230,7 @@ def later_spawn(setup: Setup) -> Measurement:
     return _later_pool(setup, "spawn")
 
 
-@_row("process", "Process start and join, fork", "ms", LOWER)
+@_row("process", "Process start and join, fork", "ms", LOWER, processes=5)
 def process(setup: Setup) -> Measurement:
     context = setup.library.get_context("fork")
 

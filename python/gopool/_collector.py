@@ -19,7 +19,7 @@ from multiprocessing import pool as stdlib
 
 import msgpack
 
-from gopool import _jobs
+from gopool import _fork, _jobs
 from gopool._worker.pickling import load_region, read_region
 from gopool.exceptions import (
     BrokenPoolError,
@@ -55,7 +55,7 @@ class Collector:
         after_batch: Callable[[], None],
     ) -> None:
         self._take = take
-        self._ring = memoryview(ring)
+        self._ring = ring
         self._wake_fd = wake_fd
         self._cache = cache
         self._close_region = close_region
@@ -64,6 +64,7 @@ class Collector:
         # A late error must not go to another's descriptor; a signal handler may submit too.
         self._waking = threading.RLock()
         self._ended = False
+        self._generation = _fork.generation
         self.delivering: Any = None  # the job whose outcome is being handed over
         self.terminated: BaseException | None = None  # what unfinished jobs end with
         self._local: deque[tuple[int, int, Any]] = deque()
@@ -85,12 +86,14 @@ class Collector:
         """The thread's whole life."""
         position = consumed = 0
         size = len(self._ring)
-        while not self._ended:  # it is in a child that a callback forked
+        while not self._ended:
             available = self._take(consumed)
             consumed = max(available, 0)
             self._settle_local()
             if available > 0:
                 self._settle_records(position, position + available)
+                if self._generation != _fork.generation:
+                    return  # a callback forked, and this is its child
                 position = (position + available) % size
                 self._after_batch()
             elif available == 0:
@@ -106,24 +109,14 @@ class Collector:
     def release(self) -> None:
         """Let go of the ring's memory, after run() returned or where it never ran."""
         self._ended = True
-        self._ring.release()
-
-    def disown(self) -> None:
-        """In a forked child: let go of the ring, whose lock another thread may have held.
-
-        Raises:
-            BufferError: the collector was reading in it at the fork.
-        """
-        self._waking = threading.RLock()
-        self._ended = True
-        self._ring.release()
 
     def _settle_local(self) -> None:
         while self._local:
             self._settle(*self._local.popleft())
 
     def _settle_records(self, position: int, end: int) -> None:
-        while end - position >= _RECORD.size:  # less is padding at the ring's end
+        # Less than a record is padding at the ring's end; and a callback may fork.
+        while end - position >= _RECORD.size and self._generation == _fork.generation:
             record, size, job, index, region_size, region, task_region, status = (
                 _RECORD.unpack_from(self._ring, position)
             )
@@ -138,7 +131,7 @@ class Collector:
                     os.close(region)
                 continue
             # Released at once: the traceback of an error would keep the ring's memory.
-            with self._ring[start : start + size] as payload:
+            with memoryview(self._ring) as ring, ring[start : start + size] as payload:
                 outcome = _outcome(status, payload, region, region_size)
             if status == _LOST:
                 outcome[1].task = _jobs.describe(self._cache.get(job), index)

@@ -29,11 +29,12 @@ _NAME = "gopool._native._pyapi"
 # What Go maps at start (measured: 1.2 GB do, 0.6 GB abort the process) and the threads it makes.
 _ADDRESS_SPACE = 1_300_000_000
 _THREADS = 16
+TOTALS = 6  # the counters of a pool that stats_text() adds up (PoolStat of pyapi/pool.go)
 # Below this limit counting the user's threads in /proc is worth its time.
 _SMALL_NPROC = 4096
 
-_native: Any = None  # what load() returns, once it was called in this process
-_inherited = False  # an ancestor loaded it: its copy in this process must not be entered
+_native: Any = None  # what load() returns, once it was called in the process of _generation
+_generation = -1
 
 
 def load() -> Any:
@@ -42,17 +43,19 @@ def load() -> Any:
     Raises:
         CoreError: it can't be loaded.
     """
-    global _native
-    if _native is None:
+    global _native, _generation
+    if not loaded():
         with _fork.unforked():  # nor is it loaded twice
-            if _native is None:
+            if not loaded():
                 before = _descriptors()
-                native = _functions(_import_copy() if _inherited else _import())
+                # Where an ancestor has loaded it, that copy must not be entered.
+                inherited = _native is not None or sys.modules.get(_NAME) is not None
+                native = _functions(_import_copy() if inherited else _import())
                 for i in range(2):
                     _fork.own(checked(native.PollerFD(i)))
                 for fd in _runtime_poller(before):
                     _fork.own(fd)
-                _native = native
+                _native, _generation = native, _fork.generation
     return _native
 
 
@@ -87,9 +90,15 @@ def _runtime_poller(before: set[str]) -> list[int]:
 
 
 def _functions(module: ModuleType) -> SimpleNamespace:
-    """The functions of pyapi/ under their own names; gopy puts the package's in front."""
+    """The functions of pyapi/ under their own names; gopy puts the package's in front.
+
+    Beside them stands what else belongs to one loaded copy: the free desks of submission
+    (_submit.py) and the counters of pools that are gone (_engine.py).
+    """
     prefix = "pyapi_"
     return SimpleNamespace(
+        desks=[],
+        closed_totals=[0] * TOTALS,
         **{
             name.removeprefix(prefix): function
             for name, function in vars(module).items()
@@ -100,7 +109,7 @@ def _functions(module: ModuleType) -> SimpleNamespace:
 
 def loaded() -> bool:
     """Whether this process has loaded the extension."""
-    return _native is not None
+    return _generation == _fork.generation and _native is not None
 
 
 def obstacle() -> str | None:
@@ -108,7 +117,7 @@ def obstacle() -> str | None:
 
     Go aborts the process where it can't get its address space or threads, so it is asked before.
     """
-    if _native is not None:
+    if loaded():
         return None
     space, _ = resource.getrlimit(resource.RLIMIT_AS)
     if space != resource.RLIM_INFINITY and space - _mapped() < _ADDRESS_SPACE:
@@ -151,7 +160,7 @@ def stats_text() -> str:
     """What the Go core did in this process, in a line or two for people."""
     from gopool import _engine
 
-    if _native is None:
+    if not loaded():
         return "gopool: the Go core was not needed"
     return _engine.stats_text(_native)
 
@@ -215,12 +224,3 @@ def _threads_of(pid: str) -> int:
         return len(os.listdir(f"/proc/{pid}/task"))
     except OSError:
         return 0  # ended meanwhile
-
-
-def _forget() -> None:
-    global _native, _inherited
-    _inherited = _inherited or _native is not None or _NAME in sys.modules
-    _native = None
-
-
-_fork.in_child(_forget)

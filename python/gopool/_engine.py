@@ -14,7 +14,6 @@ job that is not settled holds its pool, so that its tasks still run.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import mmap
 import os
@@ -52,7 +51,6 @@ _TASKS, _BYTES, _REGIONS, _QUEUED = 6, 7, 8, 9
 _SEND_AHEAD = {"auto": 0, "never": 1, "always": 2}
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-_closed_totals = [0] * 6  # the counters of pools that are gone
 
 
 class Engine:
@@ -75,14 +73,17 @@ class Engine:
         self._submitting: list[None] = []  # one entry for each submission under way
         self._closing = False
         self._terminated = False
-        self._forked = False  # this is a child's copy of its parent's engine
+        self._generation = _fork.generation
         self.handle = 0  # Go's number of the pool; 0: not open
-        _engines.add(self)  # before the first fork: a child lets go of what it finds here
-        try:
-            self._start(pool._maxtasksperchild or 0)
-        except BaseException:
-            _engines.discard(self)
-            raise
+        self._start(pool._maxtasksperchild or 0)
+        _engines.add(self)
+
+    @property
+    def _forked(self) -> bool:
+        """Whether this is a forked child's copy: the workers, threads and Go part are the
+        parent's, and Go must not be entered.
+        """
+        return self._generation != _fork.generation
 
     def _start(self, maxtasks: int) -> None:
         """Fork before Go is loaded, which takes as long as the workers need to boot. Where it is
@@ -113,7 +114,8 @@ class Engine:
         ring_fd = os.memfd_create("gopool-outcomes", os.MFD_CLOEXEC)
         try:
             os.ftruncate(ring_fd, _RING_SIZE)
-            self._ring = mmap.mmap(ring_fd, _RING_SIZE)
+            with _fork.unforked():
+                self._ring = _fork.own_mapping(mmap.mmap(ring_fd, _RING_SIZE))
             handle = _core.checked(
                 native.PoolOpen(
                     ring_fd, _RING_SIZE, self._wake_fd, self._event_fd, maxtasks, _send_ahead()
@@ -161,7 +163,7 @@ class Engine:
 
     def expect_callbacks(self) -> None:
         """A callback may wait for another task; workers must be replaced meanwhile."""
-        if self.maintenance.ident is None:
+        if self.maintenance.ident is None and not self._forked:
             self.maintenance.ensure_started()
 
     def submit(self, job: int, mode: int, function: Any, arguments: Any) -> None:
@@ -197,7 +199,7 @@ class Engine:
                 self._close_if_done()
 
     def _submit_task(self, task: Task, in_thread: bool = False) -> None:
-        if self._forked:
+        if self._generation != _fork.generation:
             self.cache.pop(task[0], None)
             raise ForkedChildError(_FORKED)
         if self._terminated:
@@ -234,6 +236,8 @@ class Engine:
 
     def _is_congested(self) -> bool:
         """Whether new tasks have to wait, behind those that do already."""
+        if self._forked:
+            return False  # they are refused
         if self.backlog or not self._has_room():
             return True
         self._congested = False
@@ -385,8 +389,9 @@ class Engine:
             self._running -= 1
             if self._running > 0:
                 return
-        for i in range(len(_closed_totals)):
-            _closed_totals[i] += self.native.PoolStat(self.handle, i)
+        totals = self.native.closed_totals
+        for i in range(_core.TOTALS):
+            totals[i] += self.native.PoolStat(self.handle, i)
         _engines.discard(self)
         self._release(self.handle)
 
@@ -394,7 +399,7 @@ class Engine:
         """Give Go's part of the pool back; its last worker and this side's threads are gone."""
         self.collector.release()
         _core.checked(self.native.PoolRelease(handle))
-        self._ring.close()
+        _fork.unmap(self._ring)
         _fork.close(self._wake_fd, self._event_fd)
 
     # Faces.
@@ -405,18 +410,6 @@ class Engine:
             return 0
         queued: int = max(0, self.native.PoolStat(self.handle, _QUEUED))
         return queued + len(self.backlog)
-
-    def disown(self) -> None:
-        """In a forked child: the workers, threads and Go part are the parent's."""
-        self._forked = True
-        self._congested = False  # Go, which is not to be entered here, is not asked for room
-        # The mapping keeps a duplicate of the ring's descriptor open; where the collector was
-        # reading in it at the fork, it can't be let go.
-        with contextlib.suppress(BufferError):
-            if "collector" in self.__dict__:  # else it was still being made
-                self.collector.disown()
-            if "_ring" in self.__dict__:
-                self._ring.close()
 
 
 def _send_ahead() -> int:
@@ -436,22 +429,13 @@ _TERMINATED = (
 )
 
 
-def _disown_all() -> None:
-    for engine in list(_engines):
-        engine.disown()
-    _engines.clear()
-    _closed_totals[:] = [0] * len(_closed_totals)
-
-
-_fork.in_child(_disown_all)
-
-
 def stats_text(native: Any) -> str:
     """The counters of this process's pools and processes, in words."""
-    totals = list(_closed_totals)
+    totals = list(native.closed_totals)
     for engine in list(_engines):
-        for i in range(len(totals)):
-            totals[i] += max(0, native.PoolStat(engine.handle, i))
+        if not engine._forked:
+            for i in range(_core.TOTALS):
+                totals[i] += max(0, native.PoolStat(engine.handle, i))
     workers, values, errors, lost, broken, crashes = totals
     tasks = f"{values + errors + lost + broken} tasks settled ({values} returned, {errors} raised"
     return (

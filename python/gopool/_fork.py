@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""What a fork means for gopool: one registry of descriptors, one hook in the child.
+"""What a fork means for gopool: one registry of what a child must not inherit, and a generation.
 
 Guaranteed in a forked child, before any code of the user runs there:
-    - every descriptor of gopool's is closed, except those that the fork was made to pass on;
-    - every part of gopool that registered itself with `in_child` has forgotten the parent's
-      pools, locks and Go runtime.
+    - every descriptor and mapping of gopool's is closed, except the descriptors that the fork was
+      made to pass on;
+    - `generation` is another: whoever keeps something that belongs to one process (a loaded Go,
+      a pool, a pipe) keeps the generation beside it and looks before use.
+
+That look is why next to nothing is done in the child: each page that is touched there is copied,
+which costs 2 to 3 us, and few children ever use gopool themselves.
 
 Runs in every process that has gopool imported. The registry needs no lock: sets change in single
 steps under the interpreter lock, and a descriptor leaves the registry before it is closed, so
@@ -14,13 +18,20 @@ that a number which means something else by now is never closed.
 from __future__ import annotations
 
 import os
-import threading
+from _thread import RLock, get_ident
 from collections.abc import Callable
 
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from mmap import mmap
+
+generation = 0  # how many forks of processes with gopool lie between the first one and this
+
 _owned: set[int] = set()
+_mapped: set[mmap] = set()
 _hooks: list[Callable[[], None]] = []
-_passing = threading.local()
-_whole = threading.RLock()  # held round every fork, and by whoever must not be forked meanwhile
+_passing: dict[int, tuple[int, ...]] = {}  # by thread
+_whole = RLock()  # held round every fork, and by whoever must not be forked meanwhile
 
 
 def own(fd: int) -> int:
@@ -38,6 +49,21 @@ def close(*fds: int) -> None:
                 os.close(fd)
             except OSError:
                 pass  # closed by a hostile user before us
+
+
+def own_mapping(memory: mmap) -> mmap:
+    """Register shared memory to be unmapped in forked children; returns it.
+
+    Its mmap object keeps a duplicate of the descriptor open that nobody else can close.
+    """
+    _mapped.add(memory)
+    return memory
+
+
+def unmap(memory: mmap) -> None:
+    """Unmap registered memory."""
+    _mapped.discard(memory)
+    memory.close()
 
 
 def owned() -> frozenset[int]:
@@ -66,19 +92,18 @@ class passing:
         self._fds = fds
 
     def __enter__(self) -> None:
-        _passing.fds = self._fds
+        _passing[get_ident()] = self._fds
 
     def __exit__(self, *exc: object) -> None:
-        _passing.fds = ()
+        _passing.pop(get_ident(), None)
 
 
 def in_child(hook: Callable[[], None]) -> None:
-    """Have hook called in every forked child, in the order of registration."""
+    """Have hook called in every forked child, in the order of registration.
+
+    For what can't wait until the child uses gopool; all else looks at the generation.
+    """
     _hooks.append(hook)
-
-
-def _before_fork() -> None:
-    _whole.acquire()
 
 
 def _after_fork_in_parent() -> None:
@@ -89,24 +114,30 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _whole
-    _whole = threading.RLock()
-    # Each page that is touched here is copied, so the steps are few and plain.
-    kept = getattr(_passing, "fds", ())
+    global generation
+    generation += 1
+    _whole._at_fork_reinit()  # type: ignore[attr-defined]  # typeshed does not know it
+    kept = _passing.get(get_ident(), ()) if _passing else ()
     for fd in _owned:
         if fd not in kept:
             try:
                 os.close(fd)
             except OSError:
                 pass  # closed by a hostile user before us
+    for memory in _mapped:
+        try:
+            memory.close()
+        except BufferError:
+            pass  # another thread was reading in it at the fork
     _owned.clear()
-    _passing.fds = ()
+    _mapped.clear()
+    _passing.clear()
     for hook in _hooks:
         hook()
 
 
 os.register_at_fork(
-    before=_before_fork,
+    before=_whole.acquire,  # the C function: no page of a Python one is touched
     after_in_parent=_after_fork_in_parent,
     after_in_child=_after_fork_in_child,
 )

@@ -12,24 +12,18 @@ import os
 from gopool import _fork
 
 _read_end = -1
+_generation = -1  # whose pipe it is
 
 
 def read_end() -> int:
     """The descriptor that workers watch; made at the first call in a process."""
-    global _read_end
+    global _read_end, _generation
     # A child that another thread forks with the write end open would keep orphans alive; and two
     # first pools must not make two pipes.
     with _fork.unforked():
-        if _read_end < 0:
+        if _generation != _fork.generation:
             reader, writer = os.pipe()
             _fork.own(writer)
             _read_end = _fork.own(reader)
+            _generation = _fork.generation
     return _read_end
-
-
-def _forget() -> None:
-    global _read_end
-    _read_end = -1
-
-
-_fork.in_child(_forget)

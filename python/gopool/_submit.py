@@ -14,7 +14,6 @@ import copyreg
 import mmap
 import os
 import sys
-import weakref
 from collections.abc import Callable
 from multiprocessing import reduction
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -34,49 +33,36 @@ _MAX_FREE = 16  # pairs kept for the next calls; more callers at a time make the
 class Desk:
     """A Dumper and a staging area: what one submission needs for itself."""
 
-    __slots__ = ("__weakref__", "dumper", "handle", "memory")
+    __slots__ = ("dumper", "handle", "memory")
 
     def __init__(self, native: Any) -> None:
         fd = os.memfd_create("gopool-staging", os.MFD_CLOEXEC)
         try:
             os.ftruncate(fd, _STAGING_SIZE)
-            self.memory = mmap.mmap(fd, _STAGING_SIZE)
+            with _fork.unforked():
+                self.memory = _fork.own_mapping(mmap.mmap(fd, _STAGING_SIZE))
             self.handle = _core.checked(native.StagingOpen(fd, _STAGING_SIZE))
         finally:
             os.close(fd)
         self.dumper = Dumper()
-        _desks.add(self)
-
-
-_desks: weakref.WeakSet[Desk] = weakref.WeakSet()
-_free: list[Desk] = []
-
-
-def _let_go_in_child() -> None:
-    """Unmap the parent's areas, also those that another thread was using at the fork."""
-    _free.clear()
-    for desk in list(_desks):
-        desk.memory.close()
-    _desks.clear()
-
-
-_fork.in_child(_let_go_in_child)
 
 
 def take_desk(native: Any) -> Desk:
-    """A free desk, or a new one."""
+    """A free desk of this loaded copy of Go, or a new one."""
     try:
-        return _free.pop()
+        desk: Desk = native.desks.pop()
     except IndexError:
         return Desk(native)
+    return desk
 
 
 def return_desk(native: Any, desk: Desk) -> None:
     """Give a desk back after use."""
-    if len(_free) < _MAX_FREE:
-        _free.append(desk)
+    if len(native.desks) < _MAX_FREE:
+        native.desks.append(desk)
     else:
         native.StagingClose(desk.handle)
+        _fork.unmap(desk.memory)
 
 
 class Functions:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
+from _thread import RLock, get_ident
 from multiprocessing import popen_fork, util
 from multiprocessing import process as stdlib_process
 
@@ -28,7 +28,7 @@ TYPE_CHECKING = False  # typing is not imported at run time: it costs millisecon
 if TYPE_CHECKING:
     from typing import Any
 
-_thread = threading.local()
+_unadopted: set[tuple[int, int]] = set()  # threads inside the block, with their process
 
 
 class unadopted:
@@ -37,10 +37,10 @@ class unadopted:
     """
 
     def __enter__(self) -> None:
-        _thread.unadopted = True
+        _unadopted.add((get_ident(), _fork.generation))
 
     def __exit__(self, *exc: object) -> None:
-        _thread.unadopted = False
+        _unadopted.discard((get_ident(), _fork.generation))
 
 
 def open_pidfd(pid: int, sentinel: int | None = None) -> int:
@@ -89,10 +89,11 @@ class Adopted:
     def __init__(self, process_obj: Any) -> None:
         # One reader of the status at a time; never held waiting. Reentrant, since a handler of
         # SIGCHLD that calls active_children() may interrupt the reader.
-        self._reaping = threading.RLock()
+        self._reaping = RLock()
+        self._generation = _fork.generation
         super().__init__(process_obj)  # type: ignore[call-arg]
-        native = None if getattr(_thread, "unadopted", False) else _go()
-        if native is not None:
+        native = _go()
+        if native is not None and (get_ident(), _fork.generation) not in _unadopted:
             try:
                 self._adopt(native)
             except BaseException:
@@ -117,6 +118,9 @@ class Adopted:
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         if self.returncode is not None:
             return self.returncode
+        if self._generation != _fork.generation:
+            _leave_to_parent()
+            return None
         if flag == 0:
             return self.wait()
         code: int | None
@@ -124,12 +128,17 @@ class Adopted:
             code = super().poll(flag)  # type: ignore[misc]
             if code is None:
                 code = self.returncode  # read meanwhile, by a signal handler's poll()
-        if code is not None:
+        if code is not None and self._process:
             self._report(code)
         return code
 
     def wait(self, timeout: float | None = None) -> int | None:
-        if self.returncode is None and not self._await_end(timeout):
+        # In a child of os.fork there is nothing to wait for; poll() looks after that.
+        if (
+            self.returncode is None
+            and self._generation == _fork.generation
+            and not self._await_end(timeout)
+        ):
             return None
         return self.poll()
 
@@ -139,13 +148,13 @@ class Adopted:
             return readable(self.sentinel, timeout)
         if self._pidfd >= 0:
             return readable(self._pidfd, timeout)
-        if timeout is None:
-            try:
-                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-            except ChildProcessError:
-                pass  # somebody else reaped it
-            return True
-        return self._await_by_pidfd(timeout)
+        if timeout is not None:
+            return self._await_by_pidfd(timeout)
+        try:
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:
+            pass  # somebody else reaped it
+        return True
 
     def _await_by_pidfd(self, timeout: float) -> bool:
         try:
@@ -167,7 +176,7 @@ class Adopted:
 
     def _report(self, code: int) -> None:
         process, self._process = self._process, 0
-        native = _go() if process else None
+        native = _go()
         if native is not None:
             native.ProcessReaped(process, code, 1)
 
@@ -182,31 +191,26 @@ def _release(native: Any, process: int, pidfd: int) -> None:
 class ForkPopen(Adopted, popen_fork.Popen):
     """multiprocessing.popen_fork.Popen with adoption."""
 
-    def _launch(self, process_obj: Any) -> None:
-        if _FORK_WARNS and _go() is not None:
+    if sys.version_info >= (3, 12):
+
+        def _launch(self, process_obj: Any) -> None:
+            if _go() is None:
+                super()._launch(process_obj)  # type: ignore[misc]
+                return
             from gopool._forkwarning import without_fork_warning
 
             with without_fork_warning():
                 super()._launch(process_obj)  # type: ignore[misc]
-        else:
-            super()._launch(process_obj)  # type: ignore[misc]
 
 
-_FORK_WARNS = sys.version_info >= (3, 12)
+def _leave_to_parent() -> None:
+    """In a child of os.fork, forget the parent's processes: at its exit it ends all it knows.
 
-
-def _disown_in_child() -> None:
-    """Leave the parent's processes to the parent: at its exit a forked child ends all it knows.
-
-    multiprocessing forgets them in its own children only, not in those of os.fork.
+    multiprocessing does so in its own children only. Here it is done when the child first looks
+    at one, which active_children() does.
     """
-    _thread.unadopted = False
     for process in list(stdlib_process._children):  # type: ignore[attr-defined]
         popen = process._popen
-        if isinstance(popen, Adopted):
+        if isinstance(popen, Adopted) and popen._generation != _fork.generation:
             stdlib_process._children.discard(process)  # type: ignore[attr-defined]
-            popen._reaping = threading.RLock()
             popen._pidfd, popen._process = -1, 0  # closed here, and a number of the parent's Go
-
-
-_fork.in_child(_disown_in_child)

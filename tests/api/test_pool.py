@@ -498,3 +498,37 @@ def test_registered_reducers_count(context: Any) -> None:
 
 def _reduce_to_three(_: object) -> Any:
     return int, ("3",)
+
+
+def test_pool_module_in_a_task(tmp_path: Any, start_method: str) -> None:
+    """multiprocessing.pool is there for tasks that only import multiprocessing, as in the
+    standard library's workers, and costs a worker nothing before."""
+    done = f.run_script(
+        tmp_path,
+        f"""
+import multiprocessing
+import sys
+
+import gopool
+
+def imported():
+    return "multiprocessing.pool" in sys.modules
+
+def use():
+    with multiprocessing.pool.ThreadPool(1) as threads:
+        return threads.apply(len, ("four",))
+
+def misuse():
+    return multiprocessing.no_such_name
+
+if __name__ == "__main__":
+    with gopool.get_context({start_method!r}).Pool(1) as pool:
+        print(pool.apply(imported), pool.apply(use))
+        try:
+            pool.apply(misuse)
+        except AttributeError as error:
+            print(str(error).split(";")[0])
+""",
+    )
+    missing = "module 'multiprocessing' has no attribute 'no_such_name'"
+    f.assert_silent_success(done, f"{start_method == 'fork'} 4\n{missing}\n")

@@ -251,7 +251,7 @@ def test_inherited_pool_refuses(tmp_path: Any) -> None:
     done = f.run_script(
         tmp_path,
         """
-import os
+import os, threading
 import functions as f
 import gopool
 
@@ -265,21 +265,23 @@ def caught(function, *args):
 if __name__ == "__main__":
     pool = gopool.get_context("fork").Pool(1)
     pool.apply(f.square, (2,))
+    pool._engine._congested = True  # as in the middle of a large submission
     pid = os.fork()
     if pid == 0:
         for call in ((pool.apply, f.square, (2,)), (pool.map, f.square, [1, 2]),
-                     (lambda: list(pool.imap(f.square, [1, 2])),)):
+                     (lambda: list(pool.imap(f.square, [1, 2])),),
+                     (lambda: pool.apply_async(f.square, (2,), callback=print),)):
             print(caught(*call), flush=True)
         pool.terminate()
-        os._exit(0)
-    os.waitpid(pid, 0)
+        os._exit(threading.active_count() - 1)
+    print(os.waitpid(pid, 0)[1])
     print(pool.apply(f.square, (3,)))
     pool.close()
     pool.join()
 """,
         flags=QUIET,
     )
-    f.assert_silent_success(done, "ForkedChildError\n" * 3 + "9\n")
+    f.assert_silent_success(done, "ForkedChildError\n" * 4 + "0\n9\n")
 
 
 def test_locks_are_renewed(tmp_path: Any) -> None:

@@ -23,7 +23,8 @@ def test_names() -> None:
     _core.load()
     extension = vars(sys.modules["gopool._native._pyapi"])
     assert {name for name in extension if name.startswith("pyapi_")} == set(_stub())
-    assert vars(_core.load()).keys() == {name.removeprefix("pyapi_") for name in _stub()}
+    functions = vars(_core.load()).keys() - {"desks", "closed_totals"}
+    assert functions == {name.removeprefix("pyapi_") for name in _stub()}
 
 
 def test_ints_only() -> None:

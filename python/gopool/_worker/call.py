@@ -10,17 +10,12 @@ from __future__ import annotations
 import itertools
 import pickle
 from collections.abc import Callable
-from multiprocessing import pool as stdlib_pool
 
 from gopool._worker.pickling import Dumper, dumps
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
     from typing import Any
-
-# typeshed does not know them.
-ExceptionWithTraceback: Any = vars(stdlib_pool)["ExceptionWithTraceback"]
-MaybeEncodingError: Any = vars(stdlib_pool)["MaybeEncodingError"]
 
 CALL, MAP, STARMAP = 0, 1, 2  # PROTOCOL.md, Task.mode
 VALUE, ERROR, ENCODING = 0, 1, 2  # PROTOCOL.md, Done.status
@@ -71,7 +66,7 @@ def pack_error(error: BaseException, with_traceback: bool) -> tuple[int, list[An
 def _traceback(error: BaseException) -> str:
     """The text of a task's traceback; making it may need what the worker has no more of."""
     try:
-        return str(ExceptionWithTraceback(error, error.__traceback__).tb)
+        return str(_stdlib_pool().ExceptionWithTraceback(error, error.__traceback__).tb)
     except Exception as problem:
         return f"{_repr(error)} (its traceback can't be formatted: {_repr(problem)})"
 
@@ -83,12 +78,20 @@ def _pack_exception(error: BaseException, traceback: str) -> bytes:
 
 
 def _encoding_error(problem: Exception, value: Any) -> Exception:
+    kind = _stdlib_pool().MaybeEncodingError
     try:
-        error: Exception = MaybeEncodingError(problem, value)
+        error: Exception = kind(problem, value)
         return error
     except Exception:  # a repr that raises
-        error = MaybeEncodingError(_repr(problem), object.__repr__(value))
+        error = kind(_repr(problem), object.__repr__(value))
         return error
+
+
+def _stdlib_pool() -> Any:
+    """multiprocessing.pool: imported when the first task fails, not before the first task."""
+    from multiprocessing import pool
+
+    return pool
 
 
 def _repr(obj: object) -> str:

@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable
 from multiprocessing import util
 
-from gopool._worker import lifeline, message
+from gopool._worker import lifeline, message, ondemand
 from gopool._worker.call import call, pack_error, pack_value, unpack
 from gopool._worker.channel import Channel, ParentGone, RegionError
 from gopool._worker.passing import PassedFD
@@ -50,6 +50,7 @@ def main(
     """
     global _current
     lifeline.arm(parent.fd)
+    ondemand.offer_pool_module()
     worker = _current = Worker(Channel(endpoint.fd), maxtasks, wrap_exception)
     try:
         worker.initialize(initializer, initargs)
