@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _STATUS_TIMEOUT = 5.0
 
 
+_SUMMONED = -2  # of NextExited: one more worker is asked for
+
+
 class Member:
     """One started worker process, and this process's descriptors for it."""
 
@@ -72,14 +75,15 @@ class Crew:
         self._native: Any = None
         self._handle = 0
 
-    def refill(self) -> None:
-        """Start workers until there are as many as the pool should have.
+    def refill(self, most: int | None = None) -> None:
+        """Start workers until there are as many as the pool should have, or so many at most.
 
         Before attach() they wait with what they say.
         """
         with self._refilling:
             pool = self._pool()
             missing = 0 if pool is None else pool._processes - len(self._processes)
+            missing = missing if most is None else min(missing, most)
             # All are prepared before the first is forked: after a fork each page that is written
             # is copied, and once more after the next.
             prepared: list[Member] = []
@@ -251,6 +255,7 @@ class Maintenance(threading.Thread):
         self._starting = threading.RLock()  # a signal handler may terminate the pool as well
         self._state = stdlib.RUN
         self.ended: Callable[[], None] = lambda: None
+        self.most: int | None = None  # workers to start at a time
 
     def ensure_started(self) -> bool:
         """Start the thread if it is not: a pool needs it when its first worker has ended.
@@ -294,10 +299,14 @@ class Maintenance(threading.Thread):
     def _loop(self) -> None:
         while True:
             worker = self._native.NextExited(self._pool)
-            if worker < 0 and not self._crew.staffed():
-                return
             if worker > 0:
                 self._schedule(self._crew.reap(worker))
+            elif worker == _SUMMONED:
+                self._schedule(1)
+            elif worker == -1:
+                if not self._crew.staffed():
+                    return
+                self._wait()
             else:
                 self._wait()
             now = time.monotonic()
@@ -323,7 +332,7 @@ class Maintenance(threading.Thread):
         if self._state != stdlib.RUN:
             return
         try:
-            self._crew.refill()
+            self._crew.refill(self.most)
         except Exception as error:
             _log("a worker can't be started: %s", error)
             self._schedule(self._native.WorkerNotStarted(self._pool))

@@ -19,7 +19,9 @@ from gopool import _core, _mirror
 from gopool._engine import CALL, MAP, STARMAP, Engine
 from gopool._faces import QueueFace, TaskHandlerFace, TaskQueueFace
 from gopool._jobs import AsyncResult as EngineResult
-from gopool._jobs import Cache, IMapIterator, IMapUnorderedIterator, guarded
+from gopool._jobs import Cache, IMapIterator, IMapUnorderedIterator, MapResult, guarded
+from gopool._options import KILL_GRACE, RETRY_BACKOFF, CallOptions, PoolOptions, positive
+from gopool.exceptions import GopoolError
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ _TRANSPORT_HOOKS = (
     "_help_stuff_finish",
 )
 
+_NOTHING_ASKED = PoolOptions()
 _RUN, _CLOSE, _TERMINATE = stdlib.RUN, stdlib.CLOSE, stdlib.TERMINATE
 
 
@@ -70,10 +73,55 @@ class Pool(stdlib.Pool):
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
         context: Any = None,
+        *,
+        task_timeout: float | None = None,
+        soft_timeout: float | None = None,
+        retries: int = 0,
+        retry_on: Iterable[type[BaseException]] | None = None,
+        retry_backoff: float = RETRY_BACKOFF,
+        worker_memory_limit: int | None = None,
+        worker_memory_soft_limit: int | None = None,
+        worker_max_age: float | None = None,
+        worker_idle_timeout: float | None = None,
+        on_event: Callable[[Any], object] | None = None,
+        kill_grace: float = KILL_GRACE,
     ) -> None:
         arguments = processes, initializer, initargs, maxtasksperchild, context
-        if not takes_engine(type(self)) or not start(self, *arguments):
+        asked = PoolOptions(
+            task_timeout=task_timeout,
+            soft_timeout=soft_timeout,
+            retries=retries,
+            retry_on=retry_on,
+            retry_backoff=retry_backoff,
+            worker_memory_limit=worker_memory_limit,
+            worker_memory_soft_limit=worker_memory_soft_limit,
+            worker_max_age=worker_max_age,
+            worker_idle_timeout=worker_idle_timeout,
+            on_event=on_event,
+            kill_grace=kill_grace,
+        )
+        if not takes_engine(type(self)) or not start(self, *arguments, asked=asked):
             super().__init__(*arguments)
+
+    def resize(self, processes: int) -> None:
+        """Change the number of workers.
+
+        Args:
+            processes: int >= 1. Workers that are missing are started before this returns; those
+                that are too many end, idle ones at once, others after their task.
+
+        Raises:
+            ValueError: the number is less than 1, or the pool is closed.
+            GopoolError: the pool has no Go core.
+        """
+        if processes < 1:
+            raise ValueError("Number of processes must be at least 1")
+        self._check_running()  # type: ignore[attr-defined]
+        engine = self.__dict__.get("_engine")
+        if engine is None:
+            raise GopoolError("resize() needs the Go core, which this pool does not have")
+        self._processes = processes
+        engine.resize(processes)
 
 
 def takes_engine(kind: type) -> bool:
@@ -91,6 +139,8 @@ def start(
     initargs: Iterable[Any] = (),
     maxtasksperchild: int | None = None,
     context: Any = None,
+    *,
+    asked: PoolOptions = _NOTHING_ASKED,
 ) -> bool:
     """Give a Pool object, of any class, an engine and start it.
 
@@ -111,7 +161,8 @@ def start(
     self._initargs = initargs
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
-    self._engine = engine = Engine(self)
+    self._engine = engine = Engine(self, asked)
+    self._asked = asked
     self._taskqueue = TaskQueueFace(engine)
     self._inqueue, self._outqueue = QueueFace(engine), QueueFace(engine)
     self._quick_put, self._quick_get = self._inqueue.put, self._outqueue.get
@@ -154,7 +205,23 @@ def _end(engine: Engine) -> None:
     engine.terminate()
 
 
-# The methods that differ, for pools with an engine. `self` is any Pool object.
+# The methods that differ, for pools with an engine. `self` is any Pool object. `timeout` and its
+# like are the last three arguments of each; where none is given the pool's own hold.
+
+
+def _pool_apply(
+    self: Any,
+    func: Callable[..., Any],
+    args: Iterable[Any] = (),
+    kwds: dict[str, Any] = {},  # noqa: B006  the standard library's signature
+    *,
+    timeout: float | None = None,
+    soft_timeout: float | None = None,
+    retries: int | None = None,
+) -> Any:
+    """Equivalent of `func(*args, **kwds)`; see apply_async() for the keywords."""
+    asked = _given(timeout=timeout, soft_timeout=soft_timeout, retries=retries)
+    return self.apply_async(func, args, kwds, **asked).get()
 
 
 def _pool_apply_async(
@@ -164,16 +231,86 @@ def _pool_apply_async(
     kwds: dict[str, Any] = {},  # noqa: B006  the standard library's signature
     callback: Callable[[Any], object] | None = None,
     error_callback: Callable[[BaseException], object] | None = None,
+    *,
+    timeout: float | None = None,
+    soft_timeout: float | None = None,
+    retries: int | None = None,
 ) -> EngineResult:
-    """Asynchronous version of `apply()` method."""
+    """Asynchronous version of `apply()` method.
+
+    Args:
+        timeout: seconds that the task may run; then it fails with TaskTimeoutError, and its
+            worker is ended and replaced. None: the pool's task_timeout.
+        soft_timeout: seconds after which SoftTimeoutError is raised inside the task.
+        retries: how often the task may be run again; see the pool's retry_on.
+    """
     if self._state != _RUN:
         raise ValueError("Pool not running")
+    options, func = _asked(self, func, timeout, soft_timeout, retries)
     result = EngineResult(self, callback, error_callback)
     if callback or error_callback:
         self._engine.expect_callbacks()
     result._function = func
-    self._engine.submit(result._job, CALL, func, (args, kwds))
+    self._engine.submit(result._job, CALL, func, (args, kwds), options)
     return result
+
+
+def _given(**wishes: Any) -> dict[str, Any]:
+    """What is not None: a subclass may override a method without the keywords."""
+    return {name: value for name, value in wishes.items() if value is not None}
+
+
+def _asked(
+    self: Any, func: Any, timeout: float | None, soft_timeout: float | None, retries: int | None
+) -> tuple[int, Any]:
+    """What a call of one task asks for: (Go's number of it, the function to run)."""
+    if self._asked is _NOTHING_ASKED and timeout is soft_timeout is retries is None:
+        return 0, func
+    call = CallOptions(self._asked, timeout, soft_timeout, retries)
+    return self._engine.options(call), call.wrapped(func)
+
+
+def _map_method(name: str, mapper: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    """map or starmap, and its asynchronous version."""
+
+    def synchronous(
+        self: Any,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        *,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        retries: int | None = None,
+    ) -> Any:
+        asked = _given(timeout=timeout, soft_timeout=soft_timeout, retries=retries)
+        return self._map_async(func, iterable, mapper, chunksize, **asked).get()
+
+    def asynchronous(
+        self: Any,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        *,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        retries: int | None = None,
+    ) -> Any:
+        asked = _given(timeout=timeout, soft_timeout=soft_timeout, retries=retries)
+        return self._map_async(
+            func, iterable, mapper, chunksize, callback, error_callback, **asked
+        )
+
+    for method, title in ((synchronous, name), (asynchronous, name + "_async")):
+        method.__name__ = title
+        method.__doc__ = (
+            f"{getattr(stdlib.Pool, title).__doc__}\n\n"
+            "        timeout, soft_timeout and retries are each item's, as in apply_async(): with\n"
+            "        a timeout, chunks are of one item; a larger chunksize raises ValueError.\n"
+        )
+    return synchronous, asynchronous
 
 
 def _pool_map_async(
@@ -184,9 +321,16 @@ def _pool_map_async(
     chunksize: int | None = None,
     callback: Callable[[Any], object] | None = None,
     error_callback: Callable[[BaseException], object] | None = None,
+    *,
+    timeout: float | None = None,
+    soft_timeout: float | None = None,
+    retries: int | None = None,
 ) -> Any:
     """Helper of map, starmap and their async versions."""
     self._check_running()
+    call = CallOptions(self._asked, timeout, soft_timeout, retries)
+    chunksize = call.chunksize(chunksize)
+    func = call.wrapped(func)
     if not hasattr(iterable, "__len__"):
         iterable = list(iterable)
     length = len(iterable)  # type: ignore[arg-type]
@@ -196,7 +340,7 @@ def _pool_map_async(
     if length == 0:
         chunksize = 0
     chunks = stdlib.Pool._get_tasks(func, iterable, chunksize)  # type: ignore[attr-defined]
-    result = stdlib.MapResult(
+    result = MapResult(
         self,
         chunksize,
         length,
@@ -206,13 +350,14 @@ def _pool_map_async(
     if callback or error_callback:
         self._engine.expect_callbacks()
     result._function = func  # type: ignore[attr-defined]
-    tasks: Iterator[tuple[int, int, int, Any, Any]]
+    tasks: Iterator[tuple[int, int, int, Any, Any, int]]
+    options = self._engine.options(call)
     job, mode = result._job, _MODES.get(mapper)  # type: ignore[attr-defined]
     if mode is None:
-        tasks = ((job, i, CALL, mapper, ((chunk,), {})) for i, chunk in enumerate(chunks))
+        tasks = ((job, i, CALL, mapper, ((chunk,), {}), options) for i, chunk in enumerate(chunks))
     else:
-        tasks = ((job, i, mode, func, items) for i, (_, items) in enumerate(chunks))
-    self._engine.submit_all(tasks, result._number_left)  # type: ignore[attr-defined]
+        tasks = ((job, i, mode, func, items, options) for i, (_, items) in enumerate(chunks))
+    self._engine.submit_all(tasks, result._number_left)
     return result
 
 
@@ -222,17 +367,27 @@ _MODES = {
 }
 
 
-def _imap(self: Any, kind: Any, func: Any, iterable: Iterable[Any], chunksize: int) -> Any:
+def _imap(
+    self: Any,
+    kind: Any,
+    func: Any,
+    iterable: Iterable[Any],
+    chunksize: int,
+    call: CallOptions,
+) -> Any:
     self._check_running()
     if chunksize < 1:
         raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+    call.chunksize(chunksize)
+    func = call.wrapped(func)
+    options = self._engine.options(call)
     result = kind(self)
     result._function = func
     if chunksize == 1:
-        self._engine.feed(result, CALL, func, _single_arguments(iterable))
+        self._engine.feed(result, CALL, func, _single_arguments(iterable), options)
         return result
     chunks = stdlib.Pool._get_tasks(func, iterable, chunksize)  # type: ignore[attr-defined]
-    self._engine.feed(result, MAP, func, (items for _, items in chunks))
+    self._engine.feed(result, MAP, func, (items for _, items in chunks), options)
     return (item for chunk in result for item in chunk)
 
 
@@ -243,18 +398,40 @@ def _single_arguments(iterable: Iterable[Any]) -> Iterator[Any]:
 
 
 def _pool_imap(
-    self: Any, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1
+    self: Any,
+    func: Callable[..., Any],
+    iterable: Iterable[Any],
+    chunksize: int = 1,
+    *,
+    timeout: float | None = None,
+    soft_timeout: float | None = None,
+    retries: int | None = None,
 ) -> Iterator[Any]:
-    """Equivalent of `map()` -- can be MUCH slower than `Pool.map()`."""
-    result: Iterator[Any] = _imap(self, IMapIterator, func, iterable, chunksize)
+    """Equivalent of `map()` -- can be MUCH slower than `Pool.map()`.
+
+    timeout, soft_timeout and retries are each item's, as in map().
+    """
+    call = CallOptions(self._asked, timeout, soft_timeout, retries)
+    result: Iterator[Any] = _imap(self, IMapIterator, func, iterable, chunksize, call)
     return result
 
 
 def _pool_imap_unordered(
-    self: Any, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1
+    self: Any,
+    func: Callable[..., Any],
+    iterable: Iterable[Any],
+    chunksize: int = 1,
+    *,
+    timeout: float | None = None,
+    soft_timeout: float | None = None,
+    retries: int | None = None,
 ) -> Iterator[Any]:
-    """Like `imap()` method but ordering of results is arbitrary."""
-    result: Iterator[Any] = _imap(self, IMapUnorderedIterator, func, iterable, chunksize)
+    """Like `imap()` method but ordering of results is arbitrary.
+
+    timeout, soft_timeout and retries are each item's, as in map().
+    """
+    call = CallOptions(self._asked, timeout, soft_timeout, retries)
+    result: Iterator[Any] = _imap(self, IMapUnorderedIterator, func, iterable, chunksize, call)
     return result
 
 
@@ -273,16 +450,25 @@ def _pool_terminate(self: Any) -> None:
     self._terminate()
 
 
-def _pool_join(self: Any) -> None:
-    """Wait until the workers are gone; after close() or terminate()."""
+def _pool_join(self: Any, *, timeout: float | None = None) -> bool | None:
+    """Wait until the workers are gone; after close() or terminate().
+
+    Args:
+        timeout: seconds to wait at most; None: until they are.
+
+    Returns:
+        with a timeout: whether they are gone.
+    """
     util.debug("joining pool")
     if self._state == _RUN:
         raise ValueError("Pool is still running")
     elif self._state not in (_CLOSE, _TERMINATE):
         raise ValueError("In unknown state")
-    self._engine.join()
+    if not self._engine.join(positive("timeout", timeout)):
+        return False
     for process in list(self._pool):
         process.join()
+    return None if timeout is None else True
 
 
 def _pool_repopulate_pool(self: Any) -> None:
@@ -296,8 +482,16 @@ def _pool_del(self: Any, _warn: Any = warnings.warn, _run: str = _RUN) -> None:
 
 
 # What an engine replaces in the standard library's class; _install.py uses the same table.
+_map, _map_async = _map_method("map", stdlib.mapstar)  # type: ignore[attr-defined]
+_starmap, _starmap_async = _map_method("starmap", stdlib.starmapstar)  # type: ignore[attr-defined]
+
 METHODS: dict[str, Callable[..., Any]] = {
+    "apply": _pool_apply,
     "apply_async": _pool_apply_async,
+    "map": _map,
+    "map_async": _map_async,
+    "starmap": _starmap,
+    "starmap_async": _starmap_async,
     "_map_async": _pool_map_async,
     "imap": _pool_imap,
     "imap_unordered": _pool_imap_unordered,
@@ -314,12 +508,13 @@ def dispatching(
 ) -> Callable[..., Any]:
     """A method that serves pools with an engine by `method` and all others by `original`."""
 
-    @functools.wraps(original)
+    @functools.wraps(method)
     def dispatch(self: Any, *args: Any, **kwds: Any) -> Any:
         if "_engine" in self.__dict__:
             return method(self, *args, **kwds)
         return original(self, *args, **kwds)
 
+    dispatch.__name__, dispatch.__qualname__ = original.__name__, original.__qualname__
     return dispatch
 
 

@@ -47,7 +47,7 @@ def test_wrong_numbers_are_codes() -> None:
         native.PoolRelease(10**9),
         native.ProcessReaped(10**9, 0, 1),
         native.StagingClose(10**9),
-        native.Submit(10**9, 1, 1, 1, 0, 0, 0),
+        native.Submit(10**9, 1, 1, 1, 0, 0, 0, 0),
         native.WorkerReaped(10**9, 1, 0, 1),
         native.FunctionAdd(10**9, 1, 1),
     ]

@@ -24,6 +24,7 @@ TREE = {
     "PoolTerminatedError": (exceptions.GopoolError,),
     "TaskCancelledError": (exceptions.GopoolError, concurrent.futures.CancelledError),
     "TaskTimeoutError": (exceptions.GopoolError, multiprocessing.TimeoutError),
+    "SoftTimeoutError": (exceptions.TaskTimeoutError,),
     "RemoteTaskError": (exceptions.GopoolError,),
     "PayloadTooLargeError": (exceptions.GopoolError, ValueError),
     "ForkedChildError": (exceptions.GopoolError, RuntimeError),
@@ -45,6 +46,11 @@ ARGUMENTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     ),
     "BrokenPoolError": ((12, 1, "text"), {"pid": 12, "exitcode": 1, "reason": "text"}),
     "WorkerStartError": ((12, None, ""), {"pid": 12, "exitcode": None, "reason": ""}),
+    "TaskTimeoutError": (
+        (0.5, "mod.f", 12),
+        {"seconds": 0.5, "task": "mod.f", "pid": 12},
+    ),
+    "SoftTimeoutError": ((0.5,), {"seconds": 0.5}),
     "RemoteTaskError": (
         ("mod.E", "E(1)", "line 1"),
         {"type_name": "mod.E", "text": "E(1)", "traceback": "line 1"},
