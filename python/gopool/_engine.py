@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gopool._feeder import Task
+    from gopool._settings import Settings
 
 __all__ = ["CALL", "MAP", "STARMAP", "Engine", "stats_text"]
 
@@ -56,19 +57,26 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 class Engine:
     """Transport and threads of one pool. The Pool's methods are thin over it."""
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, settings: Settings) -> None:
         """Start the workers, load Go while they boot, begin to listen.
 
         Args:
             pool: the Pool object; what it was made with stands in its attributes already.
+            settings: gopool's own keywords.
 
         Raises:
             whatever starting a process raises; the workers started before are ended then.
         """
         self.cache: dict[int, Any] = pool._cache
         self.workers = pool._processes
-        settings = pool._initializer, tuple(pool._initargs), pool._maxtasksperchild
-        self.crew = Crew(pool, pool._pool, (*settings, pool._wrap_exception))
+        arguments = (
+            pool._initializer,
+            tuple(pool._initargs),
+            pool._maxtasksperchild,
+            pool._wrap_exception,
+            settings.worker_exit,
+        )
+        self.crew = Crew(pool, pool._pool, arguments, settings)
         self._feeders: set[IMapFeeder | TaskFeeder] = set()
         self._submitting: list[None] = []  # one entry for each submission under way
         self._closing = False

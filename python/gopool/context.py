@@ -117,11 +117,27 @@ class _OwnContext(_twin.BaseContext):
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
+        *,
+        worker_exit: Callable[[], object] | None = None,
+        daemon: bool = True,
+        capture_stderr: bool = False,
     ) -> Pool:
-        """Return a gopool.pool.Pool whose workers are started by this context."""
+        """Return a gopool.pool.Pool whose workers are started by this context.
+
+        gopool.pool.Pool tells what the keywords mean that multiprocessing has not.
+        """
         from gopool.pool import Pool
 
-        return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
+        return Pool(
+            processes,
+            initializer,
+            initargs,
+            maxtasksperchild,
+            context=self.get_context(),
+            worker_exit=worker_exit,
+            daemon=daemon,
+            capture_stderr=capture_stderr,
+        )
 
     def Manager(self) -> SyncManager:
         """Return a started gopool.managers.SyncManager; its server is a process of this context."""

@@ -20,6 +20,7 @@ from gopool._engine import CALL, MAP, STARMAP, Engine
 from gopool._faces import QueueFace, TaskHandlerFace, TaskQueueFace
 from gopool._jobs import AsyncResult as EngineResult
 from gopool._jobs import Cache, IMapIterator, IMapUnorderedIterator, guarded
+from gopool._settings import Settings
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -58,7 +59,23 @@ class Pool(stdlib.Pool):
 
     Where this process's limits don't let Go load, the pool is the standard library's, with one
     RuntimeWarning. So is, without one, a pool of a subclass that overrides how tasks travel or
-    workers are made.
+    workers are made. Such pools raise GopoolError for keywords of gopool's own that are not at
+    their defaults.
+
+    Keywords of gopool's own:
+        worker_exit: called without arguments in each worker that ends in order (close(), an idle
+            worker at terminate(), maxtasksperchild), after its last task and before its
+            finalizers. What it raises is printed as a traceback and changes nothing else. Ctrl-C
+            does not interrupt it. It travels as the initializer does. A worker that is killed, or
+            whose initializer failed, does not call it.
+        daemon: False lets tasks make processes and pools of their own; a worker that ends in
+            order joins those processes first, as a non-daemonic process does. No pool worker, at
+            whatever depth, outlives the process that made its pool.
+        capture_stderr: True keeps the last lines that each worker wrote to descriptor 2, for
+            WorkerLostError.stderr. They still reach this process's descriptor 2, through a pipe
+            and a thread here: so isatty() is false in a worker, what several processes write may
+            come in another order, and a worker waits once the pipe is full (64 KiB) while this
+            process runs no Python code.
 
     Source: multiprocessing.pool.Pool of CPython 3.10 to 3.13.
     """
@@ -70,10 +87,21 @@ class Pool(stdlib.Pool):
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
         context: Any = None,
+        *,
+        worker_exit: Callable[[], object] | None = None,
+        daemon: bool = True,
+        capture_stderr: bool = False,
     ) -> None:
+        self._state = stdlib.INIT  # __del__ looks at it, whatever is refused here
         arguments = processes, initializer, initargs, maxtasksperchild, context
-        if not takes_engine(type(self)) or not start(self, *arguments):
-            super().__init__(*arguments)
+        settings = Settings(
+            worker_exit=worker_exit, daemon=daemon, capture_stderr=capture_stderr
+        )
+        if not takes_engine(type(self)):
+            settings.refuse_changed(f"{type(self).__name__} makes workers or moves tasks itself")
+        elif _start(self, settings, *arguments):
+            return
+        super().__init__(*arguments)
 
 
 def takes_engine(kind: type) -> bool:
@@ -91,16 +119,34 @@ def start(
     initargs: Iterable[Any] = (),
     maxtasksperchild: int | None = None,
     context: Any = None,
+    **settings: Any,
 ) -> bool:
     """Give a Pool object, of any class, an engine and start it.
 
     Returns False, with a warning, where this process's limits don't let Go load: the pool is to
     be the standard library's then.
+
+    Raises:
+        GopoolError: that, with a keyword of gopool's own that is not at its default.
     """
+    self._state = stdlib.INIT  # __del__ looks at it, whatever is refused here
+    arguments = processes, initializer, initargs, maxtasksperchild, context
+    return _start(self, Settings(**settings), *arguments)
+
+
+def _start(
+    self: Any,
+    settings: Settings,
+    processes: int | None,
+    initializer: Callable[..., object] | None,
+    initargs: Iterable[Any],
+    maxtasksperchild: int | None,
+    context: Any,
+) -> bool:
     self._pool = []
-    self._state = stdlib.INIT
     obstacle = _core.obstacle()
     if obstacle is not None:
+        settings.refuse_changed(obstacle)
         _core.warn_unsupervised(obstacle)
         return False
     self._ctx = context or _default_context(self)
@@ -111,7 +157,7 @@ def start(
     self._initargs = initargs
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
-    self._engine = engine = Engine(self)
+    self._engine = engine = Engine(self, settings)
     self._taskqueue = TaskQueueFace(engine)
     self._inqueue, self._outqueue = QueueFace(engine), QueueFace(engine)
     self._quick_put, self._quick_get = self._inqueue.put, self._outqueue.get
