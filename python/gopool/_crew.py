@@ -27,6 +27,8 @@ TYPE_CHECKING = False  # typing is not imported at run time: it costs millisecon
 if TYPE_CHECKING:
     from typing import Any
 
+    from gopool._settings import Settings
+
 # How long the status of an ended worker may take to come under forkserver, seconds; it is written
 # right after the end, so only a forkserver that is stopped or dead takes longer.
 _STATUS_TIMEOUT = 5.0
@@ -58,16 +60,20 @@ class Crew:
     from several threads; refill() starts processes with a lock held that nothing else waits for.
     """
 
-    def __init__(self, pool: Any, processes: list[Any], settings: tuple[Any, ...]) -> None:
+    def __init__(
+        self, pool: Any, processes: list[Any], arguments: tuple[Any, ...], settings: Settings
+    ) -> None:
         """Start no worker yet.
 
         Args:
             pool: the Pool object, held weakly.
             processes: its list of processes.
-            settings: the last arguments of gopool._worker.loop.main.
+            arguments: the last ones of gopool._worker.loop.main.
+            settings: gopool's own keywords of the pool.
         """
         self._pool = weakref.ref(pool)  # the maintenance thread must not keep the pool alive
         self._processes = processes
+        self._arguments = arguments
         self._settings = settings
         self._refilling = threading.RLock()
         self._unattached: list[Member] = []
@@ -138,10 +144,10 @@ class Crew:
             process = pool.Process(
                 pool._ctx,
                 target=loop.main,
-                args=(PassedFD(worker_end), PassedFD(_lifeline.read_end()), *self._settings),
+                args=(PassedFD(worker_end), PassedFD(_lifeline.read_end()), *self._arguments),
             )
             process.name = process.name.replace("Process", "PoolWorker")
-            process.daemon = True
+            process.daemon = self._settings.daemon
         except BaseException:
             _fork.close(parent_end, worker_end)
             raise

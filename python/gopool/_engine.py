@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gopool._feeder import Task
-    from gopool._options import CallOptions, PoolOptions
+    from gopool._options import CallOptions
+    from gopool._settings import Settings
 
 __all__ = ["CALL", "MAP", "STARMAP", "Engine", "stats_text"]
 
@@ -59,21 +60,27 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 class Engine:
     """Transport and threads of one pool. The Pool's methods are thin over it."""
 
-    def __init__(self, pool: Any, asked: PoolOptions) -> None:
+    def __init__(self, pool: Any, settings: Settings) -> None:
         """Start the workers, load Go while they boot, begin to listen.
 
         Args:
             pool: the Pool object; what it was made with stands in its attributes already.
-            asked: what it was made with beyond the standard library's arguments.
+            settings: gopool's own keywords.
 
         Raises:
             whatever starting a process raises; the workers started before are ended then.
         """
-        self._asked = asked
+        self._settings = settings
         self.cache: dict[int, Any] = pool._cache
         self.workers = pool._processes
-        settings = pool._initializer, tuple(pool._initargs), pool._maxtasksperchild
-        self.crew = Crew(pool, pool._pool, (*settings, pool._wrap_exception))
+        arguments = (
+            pool._initializer,
+            tuple(pool._initargs),
+            pool._maxtasksperchild,
+            pool._wrap_exception,
+            settings.worker_exit,
+        )
+        self.crew = Crew(pool, pool._pool, arguments, settings)
         self._options: dict[tuple[int, int, int, int], int] = {}
         self._feeders: set[IMapFeeder | TaskFeeder] = set()
         self._submitting: list[None] = []  # one entry for each submission under way
@@ -130,7 +137,7 @@ class Engine:
         finally:
             os.close(ring_fd)
         try:
-            _core.checked(native.PoolLimits(handle, self.workers, *self._asked.limits, 0))
+            _core.checked(native.PoolLimits(handle, self.workers, *self._settings.limits))
             self._wire(native, handle)
             self.handle = handle
             self.collector_thread.start()
@@ -163,7 +170,7 @@ class Engine:
         self._release_lock = threading.RLock()  # a signal handler may terminate the pool as well
         self.maintenance = Maintenance(self.crew, native, handle, self._event_fd)
         self.maintenance.ended = self._thread_ended
-        if self._asked.idle_timeout is not None:
+        if self._settings.worker_idle_timeout is not None:
             self.maintenance.most = 1  # Go asks for the next where there is work for it
         self.collector.exits = self.maintenance.ensure_started
         self.collector_thread = _collector.make_thread(self.collector, self._thread_ended)
@@ -347,11 +354,11 @@ class Engine:
         """Go's number for what a call asks for; 0 for nothing."""
         if call.timeout is None and not call.retries:
             return 0
-        pool = self._asked
+        pool = self._settings
         wanted = (
             _options.milliseconds(call.timeout),
             call.retries,
-            pool.retry_on,
+            pool.retry_mask,
             _options.milliseconds(pool.retry_backoff),
         )
         number = self._options.get(wanted)
@@ -409,7 +416,7 @@ class Engine:
             if self._running:
                 self.native.PoolTerminate(self.handle)
                 self.maintenance.ensure_started()
-                self.maintenance.kill_after(self._asked.kill_grace)
+                self.maintenance.kill_after(self._settings.kill_grace)
         self.backlog.stop()
         for feeder in list(self._feeders):
             feeder.stop()

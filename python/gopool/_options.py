@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a pool may be asked for beyond the standard library's arguments, checked and translated.
-
-A PoolOptions object holds what was asked of the pool; a call's own wishes are laid over it.
-"""
+"""What one call may ask for beyond the standard library's arguments, checked and translated."""
 
 from __future__ import annotations
 
@@ -13,74 +10,12 @@ TYPE_CHECKING = False  # typing is not imported at run time: it costs millisecon
 if TYPE_CHECKING:
     from typing import Any
 
+    from gopool._settings import Settings
+
 KILL_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 RETRY_BACKOFF = 0.05  # seconds before the first retry
 
-# gopool.RetryOn
-_LOST, _TIMEOUT, _ERROR = 1, 2, 4
-
-
-class PoolOptions:
-    """The keyword arguments of gopool.Pool that concern its tasks and its workers' life."""
-
-    __slots__ = (
-        "idle_timeout",
-        "kill_grace",
-        "max_age",
-        "memory_limit",
-        "memory_soft_limit",
-        "on_event",
-        "retries",
-        "retry_backoff",
-        "retry_on",
-        "soft_timeout",
-        "timeout",
-    )
-
-    def __init__(
-        self,
-        *,
-        task_timeout: float | None = None,
-        soft_timeout: float | None = None,
-        retries: int = 0,
-        retry_on: Iterable[type[BaseException]] | None = None,
-        retry_backoff: float = RETRY_BACKOFF,
-        worker_memory_limit: int | None = None,
-        worker_memory_soft_limit: int | None = None,
-        worker_max_age: float | None = None,
-        worker_idle_timeout: float | None = None,
-        on_event: Callable[[Any], object] | None = None,
-        kill_grace: float = KILL_GRACE,
-    ) -> None:
-        """Check everything.
-
-        Raises:
-            TypeError, ValueError: an argument is of a wrong type or out of its range.
-        """
-        self.timeout = positive("task_timeout", task_timeout)
-        self.soft_timeout = positive("soft_timeout", soft_timeout)
-        self.retries = count("retries", retries)
-        self.retry_on = _LOST if retry_on is None else _outcomes(retry_on)
-        self.retry_backoff = not_negative("retry_backoff", retry_backoff)
-        self.memory_limit = _bytes("worker_memory_limit", worker_memory_limit)
-        self.memory_soft_limit = _bytes("worker_memory_soft_limit", worker_memory_soft_limit)
-        self.max_age = positive("worker_max_age", worker_max_age)
-        self.idle_timeout = positive("worker_idle_timeout", worker_idle_timeout)
-        if on_event is not None and not callable(on_event):
-            raise TypeError(f"on_event must be callable or None, not {on_event!r}")
-        self.on_event = on_event
-        self.kill_grace = not_negative("kill_grace", kill_grace)
-
-    @property
-    def limits(self) -> tuple[int, int, int, int, int]:
-        """The middle arguments of pyapi.PoolLimits."""
-        return (
-            self.memory_limit,
-            self.memory_soft_limit,
-            milliseconds(self.max_age),
-            milliseconds(self.idle_timeout),
-            milliseconds(self.kill_grace),
-        )
+_LOST, _TIMEOUT, _ERROR = 1, 2, 4  # gopool.RetryOn
 
 
 class CallOptions:
@@ -90,12 +25,12 @@ class CallOptions:
 
     def __init__(
         self,
-        pool: PoolOptions,
+        pool: Settings,
         timeout: float | None,
         soft_timeout: float | None,
         retries: int | None,
     ) -> None:
-        self.timeout = pool.timeout if timeout is None else positive("timeout", timeout)
+        self.timeout = pool.task_timeout if timeout is None else positive("timeout", timeout)
         self.soft_timeout = (
             pool.soft_timeout if soft_timeout is None else positive("soft_timeout", soft_timeout)
         )
@@ -170,17 +105,17 @@ def _number(name: str, value: Any) -> float:
     return value
 
 
-def _bytes(name: str, value: int | None) -> int:
-    """Bytes above zero; 0 for None."""
-    if value is None:
-        return 0
-    if count(name, value) == 0:
+def size(name: str, value: int | None) -> int | None:
+    """Bytes above zero, or None."""
+    if value is not None and count(name, value) == 0:
         raise ValueError(f"{name} must be more than 0 bytes, or None for none")
     return value
 
 
-def _outcomes(kinds: Iterable[type[BaseException]]) -> int:
+def outcomes(kinds: Iterable[type[BaseException]] | None) -> int:
     """A set of gopool.RetryOn, from the exceptions that stand for its members."""
+    if kinds is None:
+        return _LOST
     from gopool.exceptions import TaskTimeoutError, WorkerLostError
 
     known = {WorkerLostError: _LOST, TaskTimeoutError: _TIMEOUT}

@@ -20,7 +20,8 @@ from gopool._engine import CALL, MAP, STARMAP, Engine
 from gopool._faces import QueueFace, TaskHandlerFace, TaskQueueFace
 from gopool._jobs import AsyncResult as EngineResult
 from gopool._jobs import Cache, IMapIterator, IMapUnorderedIterator, MapResult, guarded
-from gopool._options import KILL_GRACE, RETRY_BACKOFF, CallOptions, PoolOptions, positive
+from gopool._options import KILL_GRACE, RETRY_BACKOFF, CallOptions, positive
+from gopool._settings import Settings
 from gopool.exceptions import GopoolError
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
@@ -47,7 +48,6 @@ _TRANSPORT_HOOKS = (
     "_help_stuff_finish",
 )
 
-_NOTHING_ASKED = PoolOptions()
 _RUN, _CLOSE, _TERMINATE = stdlib.RUN, stdlib.CLOSE, stdlib.TERMINATE
 
 
@@ -61,7 +61,40 @@ class Pool(stdlib.Pool):
 
     Where this process's limits don't let Go load, the pool is the standard library's, with one
     RuntimeWarning. So is, without one, a pool of a subclass that overrides how tasks travel or
-    workers are made.
+    workers are made. Such pools raise GopoolError for keywords of gopool's own that are not at
+    their defaults.
+
+    Keywords of gopool's own:
+        task_timeout: seconds that each task may run. Then it fails with TaskTimeoutError, and its
+            worker is ended with every process below it (SIGTERM, SIGKILL after kill_grace) and
+            replaced, also while it is busy in C. Chunks of map are of one item then.
+        soft_timeout: seconds after which SoftTimeoutError is raised inside the task.
+        retries: how often a task is run again whose worker was lost; after retry_backoff seconds,
+            twice as many before the next attempt, and so on up to 30. retry_on names what else
+            is retried: WorkerLostError (the default), TaskTimeoutError, or Exception for these
+            and whatever the task raises.
+        worker_memory_limit: bytes that a worker may have resident while it runs a task; beyond
+            them it is ended at once and the task is lost. worker_memory_soft_limit: beyond them
+            it ends after its task. Both are looked at every 0.1 s.
+        worker_max_age: seconds after which a worker ends, between two tasks.
+        worker_idle_timeout: seconds without a task after which a worker ends; it is replaced when
+            there is work for it.
+        worker_exit: called without arguments in each worker that ends in order (close(), an idle
+            worker at terminate(), maxtasksperchild), after its last task and before its
+            finalizers. What it raises is printed as a traceback and changes nothing else. Ctrl-C
+            does not interrupt it. It travels as the initializer does. A worker that is killed, or
+            whose initializer failed, does not call it.
+        daemon: False lets tasks make processes and pools of their own; a worker that ends in
+            order joins those processes first, as a non-daemonic process does. No pool worker, at
+            whatever depth, outlives the process that made its pool.
+        capture_stderr: True keeps the last lines that each worker wrote to descriptor 2, for
+            WorkerLostError.stderr. They still reach this process's descriptor 2, through a pipe
+            and a thread here: so isatty() is false in a worker, what several processes write may
+            come in another order, and a worker waits once the pipe is full (64 KiB) while this
+            process runs no Python code.
+        kill_grace: seconds between asking a worker to end and killing it.
+        on_event: called with each gopool.events.Event of the pool, in the thread that runs
+            callbacks or the one that replaces workers.
 
     Source: multiprocessing.pool.Pool of CPython 3.10 to 3.13.
     """
@@ -83,11 +116,15 @@ class Pool(stdlib.Pool):
         worker_memory_soft_limit: int | None = None,
         worker_max_age: float | None = None,
         worker_idle_timeout: float | None = None,
-        on_event: Callable[[Any], object] | None = None,
+        worker_exit: Callable[[], object] | None = None,
+        daemon: bool = True,
+        capture_stderr: bool = False,
         kill_grace: float = KILL_GRACE,
+        on_event: Callable[[Any], object] | None = None,
     ) -> None:
+        self._state = stdlib.INIT  # __del__ looks at it, whatever is refused here
         arguments = processes, initializer, initargs, maxtasksperchild, context
-        asked = PoolOptions(
+        settings = Settings(
             task_timeout=task_timeout,
             soft_timeout=soft_timeout,
             retries=retries,
@@ -97,11 +134,17 @@ class Pool(stdlib.Pool):
             worker_memory_soft_limit=worker_memory_soft_limit,
             worker_max_age=worker_max_age,
             worker_idle_timeout=worker_idle_timeout,
-            on_event=on_event,
+            worker_exit=worker_exit,
+            daemon=daemon,
+            capture_stderr=capture_stderr,
             kill_grace=kill_grace,
+            on_event=on_event,
         )
-        if not takes_engine(type(self)) or not start(self, *arguments, asked=asked):
-            super().__init__(*arguments)
+        if not takes_engine(type(self)):
+            settings.refuse_changed(f"{type(self).__name__} makes workers or moves tasks itself")
+        elif _start(self, settings, *arguments):
+            return
+        super().__init__(*arguments)
 
     def resize(self, processes: int) -> None:
         """Change the number of workers.
@@ -139,18 +182,34 @@ def start(
     initargs: Iterable[Any] = (),
     maxtasksperchild: int | None = None,
     context: Any = None,
-    *,
-    asked: PoolOptions = _NOTHING_ASKED,
+    **settings: Any,
 ) -> bool:
     """Give a Pool object, of any class, an engine and start it.
 
     Returns False, with a warning, where this process's limits don't let Go load: the pool is to
     be the standard library's then.
+
+    Raises:
+        GopoolError: that, with a keyword of gopool's own that is not at its default.
     """
+    self._state = stdlib.INIT  # __del__ looks at it, whatever is refused here
+    arguments = processes, initializer, initargs, maxtasksperchild, context
+    return _start(self, Settings(**settings), *arguments)
+
+
+def _start(
+    self: Any,
+    settings: Settings,
+    processes: int | None,
+    initializer: Callable[..., object] | None,
+    initargs: Iterable[Any],
+    maxtasksperchild: int | None,
+    context: Any,
+) -> bool:
     self._pool = []
-    self._state = stdlib.INIT
     obstacle = _core.obstacle()
     if obstacle is not None:
+        settings.refuse_changed(obstacle)
         _core.warn_unsupervised(obstacle)
         return False
     self._ctx = context or _default_context(self)
@@ -161,8 +220,8 @@ def start(
     self._initargs = initargs
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
-    self._engine = engine = Engine(self, asked)
-    self._asked = asked
+    self._engine = engine = Engine(self, settings)
+    self._settings = settings
     self._taskqueue = TaskQueueFace(engine)
     self._inqueue, self._outqueue = QueueFace(engine), QueueFace(engine)
     self._quick_put, self._quick_get = self._inqueue.put, self._outqueue.get
@@ -264,9 +323,9 @@ def _asked(
     self: Any, func: Any, timeout: float | None, soft_timeout: float | None, retries: int | None
 ) -> tuple[int, Any]:
     """What a call of one task asks for: (Go's number of it, the function to run)."""
-    if self._asked is _NOTHING_ASKED and timeout is soft_timeout is retries is None:
+    if self._settings.plain_tasks and timeout is soft_timeout is retries is None:
         return 0, func
-    call = CallOptions(self._asked, timeout, soft_timeout, retries)
+    call = CallOptions(self._settings, timeout, soft_timeout, retries)
     return self._engine.options(call), call.wrapped(func)
 
 
@@ -328,7 +387,7 @@ def _pool_map_async(
 ) -> Any:
     """Helper of map, starmap and their async versions."""
     self._check_running()
-    call = CallOptions(self._asked, timeout, soft_timeout, retries)
+    call = CallOptions(self._settings, timeout, soft_timeout, retries)
     chunksize = call.chunksize(chunksize)
     func = call.wrapped(func)
     if not hasattr(iterable, "__len__"):
@@ -411,7 +470,7 @@ def _pool_imap(
 
     timeout, soft_timeout and retries are each item's, as in map().
     """
-    call = CallOptions(self._asked, timeout, soft_timeout, retries)
+    call = CallOptions(self._settings, timeout, soft_timeout, retries)
     result: Iterator[Any] = _imap(self, IMapIterator, func, iterable, chunksize, call)
     return result
 
@@ -430,7 +489,7 @@ def _pool_imap_unordered(
 
     timeout, soft_timeout and retries are each item's, as in map().
     """
-    call = CallOptions(self._asked, timeout, soft_timeout, retries)
+    call = CallOptions(self._settings, timeout, soft_timeout, retries)
     result: Iterator[Any] = _imap(self, IMapUnorderedIterator, func, iterable, chunksize, call)
     return result
 
