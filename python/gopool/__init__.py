@@ -140,6 +140,7 @@ _MODULES = frozenset(
     (
         "connection",
         "dummy",
+        "events",
         "forkserver",
         "heap",
         "managers",
