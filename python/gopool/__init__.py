@@ -142,6 +142,7 @@ _MODULES = frozenset(
     (
         "connection",
         "dummy",
+        "events",
         "forkserver",
         "heap",
         "managers",
