@@ -13,6 +13,7 @@ const (
 	EventRetry                    // a task will run again
 	EventRetire                   // a worker will go after its task
 	EventMemory                   // a worker was ended for its use of memory
+	EventBroken                   // the pool gave up keeping workers alive
 )
 
 // Event is something that the pool did by itself.

@@ -170,6 +170,14 @@ func (p *Pool) Exited(id WorkerID) error {
 	return nil
 }
 
+// Asked says whether a worker was asked to go, by whatever way: its end is no crash then.
+func (p *Pool) Asked(id WorkerID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w, ok := p.workers[id]
+	return ok && (w.asked || p.terminated)
+}
+
 // Verdict says what Python does after it has reaped a worker.
 type Verdict struct {
 	Replace bool          // start another worker
@@ -239,6 +247,7 @@ func (p *Pool) breakPool(cause *Failure) {
 		return
 	}
 	p.broken = cause
+	p.tell(EventBroken, nil, nil, cause.Text)
 	delayed := p.delayed
 	p.delayed = nil
 	for _, t := range p.queue.drain() {

@@ -68,6 +68,18 @@ func WorkerReaped(pool, worker, exitCode, known int) int {
 	return verdictNumber(verdict)
 }
 
+// WorkerAsked is 1 for a worker that was asked to go, whose end is no crash; 0 for any other.
+func WorkerAsked(pool, worker int) int {
+	wires, err := pools.get(pool)
+	if err != nil {
+		return codeOf(err)
+	}
+	if wires.Pool.Asked(gopool.WorkerID(worker)) {
+		return 1
+	}
+	return 0
+}
+
 // WorkerNotStarted records that a worker's process could not be started; the result is as
 // WorkerReaped's.
 func WorkerNotStarted(pool int) int {

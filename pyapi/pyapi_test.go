@@ -23,6 +23,7 @@ const (
 	stagingSize = 2 * bridge.MaxFrame
 	patience    = 20_000 // ms that a test waits for an event that must come
 	header      = 56     // bytes of an outcome record before its payload
+	event       = 255    // status of a record that is no outcome
 )
 
 // closing closes a descriptor when the test ends.
@@ -119,6 +120,9 @@ func (p *pool) next() outcome {
 		word := func(at int) uint64 { return binary.LittleEndian.Uint64(r[at:]) }
 		size, n := binary.LittleEndian.Uint32(r), binary.LittleEndian.Uint32(r[4:])
 		p.at, p.read = p.at+int(size), int(size)
+		if word(48) == event {
+			continue
+		}
 		return outcome{word(8), word(16), word(48), int64(word(40)), string(r[header : header+n])}
 	}
 }
@@ -339,6 +343,7 @@ func TestUnknownHandles(t *testing.T) {
 		"WorkerAdd":        func(h int) int { return pyapi.WorkerAdd(h, 1, 0, 0, 0) },
 		"WorkerReaped":     func(h int) int { return pyapi.WorkerReaped(h, 1, 0, 1) },
 		"WorkerNotStarted": pyapi.WorkerNotStarted,
+		"WorkerAsked":      func(h int) int { return pyapi.WorkerAsked(h, 1) },
 		"NextExited":       pyapi.NextExited,
 		"PoolClose":        pyapi.PoolClose,
 		"PoolTerminate":    pyapi.PoolTerminate,

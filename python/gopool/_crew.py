@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import threading
 import time
 import weakref
@@ -162,6 +163,15 @@ class Crew:
             self._handle, process.pid, member.socket, member.peer, member.pidfd
         )
         self._members[_core.checked(worker)] = member
+        self.tell("start", name=process.name, pid=process.pid)
+
+    def tell(self, kind: str, **about: Any) -> None:
+        """Emit an event, where somebody may listen."""
+        callback = self._settings.on_event
+        if callback is not None or "logging" in sys.modules:
+            from gopool import events
+
+            events.emit(events.Event(kind, **about), callback)
 
     def reap(self, worker: int) -> int:
         """Read the status of an ended worker and tell Go.
@@ -172,14 +182,16 @@ class Crew:
         with self._refilling:  # who starts a worker registers it before it can be reaped
             member = self._members.pop(worker)
         code = _status(member.process)
+        asked = self._native.WorkerAsked(self._handle, worker) == 1
         verdict = self._native.WorkerReaped(
             self._handle, worker, 0 if code is None else code, int(code is not None)
         )
         with contextlib.suppress(ValueError):  # the user took it out of the pool's list
             self._processes.remove(member.process)
         member.close()
-        if code:
-            _log("worker %d ended with exit code %d", member.process.pid, code)
+        name, pid = member.process.name, member.process.pid
+        kind = "end" if asked or code == 0 else "crash"
+        self.tell(kind, name=name, pid=pid, exitcode=code)
         return _core.checked(verdict)
 
     def abandon(self) -> None:
@@ -233,12 +245,6 @@ def _still_there(pid: int) -> bool:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     except ChildProcessError:
         return False
-
-
-def _log(text: str, *args: object) -> None:
-    import logging  # only where there is something to tell: it costs milliseconds
-
-    logging.getLogger("gopool").info(text, *args)
 
 
 class Maintenance(threading.Thread):
@@ -340,5 +346,5 @@ class Maintenance(threading.Thread):
         try:
             self._crew.refill(self.most)
         except Exception as error:
-            _log("a worker can't be started: %s", error)
+            self._crew.tell("restart", text=f"a worker can't be started: {error}")
             self._schedule(self._native.WorkerNotStarted(self._pool))

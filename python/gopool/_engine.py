@@ -23,6 +23,8 @@ import weakref
 from collections.abc import Callable, Iterable
 from multiprocessing import pool as stdlib
 
+import msgpack
+
 from gopool import _collector, _core, _fork, _jobs, _options
 from gopool._crew import Crew, Maintenance
 from gopool._feeder import MIN_WINDOW, WINDOW_PER_WORKER, Backlog, IMapFeeder, Room, TaskFeeder
@@ -48,6 +50,9 @@ _RING_SIZE = 1 << 20  # bytes; sixteen of the largest inline outcomes
 
 # Indices into PoolStat (pyapi/pool.go).
 _TASKS, _BYTES, _REGIONS, _QUEUED = 6, 7, 8, 9
+
+# By gopool.EventKind.
+_EVENT_KINDS = ("timeout", "retry", "retire", "limit", "broken")
 
 _RUNNING = 2  # of JobPlace: gopool.PlaceRunning
 
@@ -166,6 +171,7 @@ class Engine:
             self._submitter.close_region,
             self._make_room,
         )
+        self.collector.on_event = self._tell
         self._running = 2  # threads that use Go's part of the pool
         self._release_lock = threading.RLock()  # a signal handler may terminate the pool as well
         self.maintenance = Maintenance(self.crew, native, handle, self._event_fd)
@@ -174,6 +180,18 @@ class Engine:
             self.maintenance.most = 1  # Go asks for the next where there is work for it
         self.collector.exits = self.maintenance.ensure_started
         self.collector_thread = _collector.make_thread(self.collector, self._thread_ended)
+
+    def _tell(self, payload: bytes) -> None:
+        """Emit an event that Go has told of (bridge.Outcomes.Tell's twin)."""
+        number, pid, task, attempt, seconds, text = msgpack.unpackb(payload)
+        about: dict[str, Any] = {"pid": pid or None, "text": text}
+        if task is not None:
+            job, index = task
+            about["task"] = _jobs.describe(self.cache.get(job), index)
+            about["attempt"] = attempt + 1
+        if seconds:
+            about["text"] = f"after {seconds:.3g} s"
+        self.crew.tell(_EVENT_KINDS[number], **about)
 
     # Submission.
 

@@ -189,8 +189,14 @@ class Cache(dict):  # type: ignore[type-arg]  # Any is no name at run time
 
 
 def describe(job: Any, index: int) -> str:
-    """What a task runs, in words: the function, and the task's place in its job."""
+    """What a task runs, in words: the function, and the task's place in its job.
+
+    "" where the job is settled: it was cancelled, or the pool terminated.
+    """
+    if job is None:
+        return ""
     function = getattr(job, "_function", None)
+    function = getattr(function, "function", function)  # of a soft timeout's wrapper
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     module = getattr(function, "__module__", None)
     name = f"{module}.{name}" if module else name
