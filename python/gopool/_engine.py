@@ -522,9 +522,15 @@ def stats_text(native: Any) -> str:
             for i in range(_core.TOTALS):
                 totals[i] += max(0, native.PoolStat(engine.handle, i))
     workers, values, errors, lost, broken, crashes = totals
-    tasks = f"{values + errors + lost + broken} tasks settled ({values} returned, {errors} raised"
+    others = native.ProcessStat(0)
     return (
-        f"gopool: the Go core (protocol {native.ProtocolVersion()}) supervised {workers} pool "
-        f"workers ({crashes} crashed) and {native.ProcessStat(0)} processes; {tasks}, "
-        f"{lost + broken} lost)"
+        f"gopool: the Go core supervised {_counted(workers, 'pool worker')} ({crashes} crashed)"
+        + (f" and {_counted(others, 'other process', 'es')}" if others else "")
+        + f"; {_counted(values + errors + lost + broken, 'task')}: "
+        f"{values} returned, {errors} raised, {lost} lost"
+        + (f", {broken} not run" if broken else "")
     )
+
+
+def _counted(number: int, what: str, plural: str = "s") -> str:
+    return f"{number} {what}{'' if number == 1 else plural}"

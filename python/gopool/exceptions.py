@@ -110,8 +110,8 @@ class WorkerStartError(BrokenPoolError):
         text = (
             f"worker {self.pid} {describe_exit(self.exitcode)} before its first message, as those "
             "before it; its traceback is on stderr. Likely causes: the script starts processes "
-            "without `if __name__ == '__main__':`, a module that it imports fails in the child, "
-            "or gopool can't be imported there"
+            "without `if __name__ == '__main__':`, it was read from stdin and can't be read again, "
+            "a module that it imports fails in the child, or gopool can't be imported there"
         )
         return f"{text}: {self.reason}" if self.reason else text
 

@@ -126,7 +126,7 @@ def test_exit_codes_in_words(exitcode: Any, name: Any, words: str) -> None:
 def test_messages_say_what_to_try() -> None:
     """A worker that never spoke: where to look, and the likely causes."""
     text = str(exceptions.WorkerStartError(7, 1))
-    for part in ("before its first message", "stderr", "if __name__ == '__main__':"):
+    for part in ("before its first message", "stderr", "if __name__ == '__main__':", "stdin"):
         assert part in text
     assert str(exceptions.RemoteTaskError()).endswith("the cause says why")
     assert "raised E(1), which" in str(exceptions.RemoteTaskError("m.E", "E(1)", "tb"))
