@@ -168,6 +168,14 @@ def fork_and_return() -> str:
     return "child" if os.fork() == 0 else "parent"
 
 
+def exit_code_of_fork(end: Any) -> int:
+    """The exit code of a child that leaves the task by sys.exit(end)."""
+    child = os.fork()
+    if child == 0:
+        sys.exit(end)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def large_result_without_descriptors() -> bytes:
     """Leaves the process no descriptor to open."""
     import resource

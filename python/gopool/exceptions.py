@@ -107,9 +107,16 @@ class WorkerStartError(BrokenPoolError):
     def __str__(self) -> str:
         if self.pid == 0:
             return f"no worker can be started: {self.reason}"
+        killed = self.exitcode is not None and self.exitcode < 0
         text = (
             f"worker {self.pid} {describe_exit(self.exitcode)} before its first message, as those "
-            "before it; its traceback is on stderr. Likely causes: the script starts processes "
+            "before it"
+        )
+        text += (
+            ". Likely causes: the system is short of memory, somebody kills the workers, or a "
+            "library that they import crashes"
+            if killed
+            else "; its traceback is on stderr. Likely causes: the script starts processes "
             "without `if __name__ == '__main__':`, it was read from stdin and can't be read again, "
             "a module that it imports fails in the child, or gopool can't be imported there"
         )

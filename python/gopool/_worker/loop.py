@@ -123,7 +123,7 @@ class Worker:
 
                 traceback.print_exc()
         if not self._is_worker:
-            self._leave(0)
+            raise SystemExit(0)
 
     def _run(self, task: Any, fd: int) -> None:
         number, mode, function, payload, definition = task
@@ -145,14 +145,14 @@ class Worker:
                 value = call(mode, call_function, arguments)
                 call_function = arguments = None
                 if not self._is_worker:
-                    self._leave(0)
+                    raise SystemExit(0)
                 status, chunks = pack_value(self._dumper, value)
             finally:
                 self._in_user_code = False
         except BaseException as error:
             self._in_user_code = False
             if not self._is_worker:
-                self._leave(1)
+                raise  # the process's own bootstrap ends it: flush, finalizers, exit code
             self._dumper = Dumper()  # the other one may hold half a pickle
             status, chunks = pack_error(error, self._wrap_exception)
             error.__traceback__ = None
@@ -172,11 +172,6 @@ class Worker:
         """In a child that a task forked: be no worker, use none of its descriptors."""
         self._is_worker = False
         self._channel.close()
-
-    def _leave(self, code: int) -> None:
-        """End a child that a task forked and let return into its worker's code."""
-        util._flush_std_streams()  # type: ignore[attr-defined]
-        os._exit(code)
 
 
 def _after_fork_in_child() -> None:
