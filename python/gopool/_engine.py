@@ -269,6 +269,8 @@ class Engine:
                 waiting._set(index, (False, error))
 
     def _fail_job(self, number: int) -> None:
+        if _only_daemons_wait():
+            return
         job = self.cache.pop(number, None)
         if job is not None:
             _jobs.fail(job, PoolTerminatedError(_TERMINATED))

@@ -231,7 +231,7 @@ def _use_inherited(pool: Any, answers: Any) -> None:
 
 @pytest.mark.parametrize(("end", "code"), [(0, 0), (4, 4), (None, 0), (300, 44)])
 def test_exit_of_a_tasks_fork(context: Any, end: Any, code: int) -> None:
-    """A child that a task forks ends with the code that sys.exit() was given, its worker goes on."""
+    """A child that a task forks ends with sys.exit()'s code; its worker goes on."""
     with context.Pool(1) as pool:
         assert pool.apply(f.exit_code_of_fork, (end,)) == code
         assert pool.apply(f.square, (3,)) == 9
