@@ -72,6 +72,76 @@ def kill_self(number: int = signal.SIGKILL) -> None:
     time.sleep(60)
 
 
+def segfault() -> None:
+    """Crashes in C: reads address 0."""
+    import ctypes
+
+    ctypes.string_at(0)
+
+
+def abort() -> NoReturn:
+    os.abort()
+
+
+def crash(number: int) -> None:
+    """End by a signal that native code ends with."""
+    signal.raise_signal(number)
+
+
+def crash_with(enable: bool) -> None:
+    """Crash after the task turned faulthandler on for stderr, or off."""
+    import faulthandler
+
+    if enable:
+        faulthandler.enable()
+    else:
+        faulthandler.disable()
+    segfault()
+
+
+def crash_in_fork() -> int:
+    """A child that the task forks crashes, and the worker later: the child's signal."""
+    pid = os.fork()
+    if pid == 0:
+        segfault()
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def write_stderr(text: str, count: int = 1) -> None:
+    """Write to descriptor 2, past sys.stderr."""
+    for _ in range(count):
+        os.write(2, text.encode())
+
+
+def write_and_wait(text: str, release: str) -> None:
+    write_stderr(text)
+    wait_for(release)
+
+
+def start_shell(program: str, fifo: str) -> int:
+    """A program that lives on, reads from a named pipe and writes to another."""
+    script = f"exec <{fifo} >{fifo}.out; {program}"
+    return subprocess.Popen(["sh", "-c", script], close_fds=True).pid
+
+
+def nested_crash(method: str) -> str:
+    """The first line of the dump of a crash in a pool inside a task."""
+    import gopool
+
+    with gopool.get_context(method).Pool(1) as inner:
+        try:
+            inner.apply(segfault)
+        except gopool.WorkerLostError as error:
+            return error.dump.splitlines()[0]
+    return "no crash"
+
+
+def write_stderr_and_die(text: str, count: int = 1) -> NoReturn:
+    write_stderr(text, count)
+    os._exit(3)
+
+
 def raise_unpicklable_here() -> NoReturn:
     raise UnpicklableHere("a", "b")
 
