@@ -114,6 +114,45 @@ def write_stderr(text: str, count: int = 1) -> None:
         os.write(2, text.encode())
 
 
+def start_process(method: str, release: str, path: str) -> None:
+    """A process that the task does not wait for."""
+    import gopool
+
+    context = gopool.get_context(method)
+    context.Process(target=note_after, args=(release, path, "child")).start()
+
+
+def note_after(release: str, path: str, word: str) -> None:
+    wait_for(release)
+    note(path, word)
+
+
+def keep_inner_pool(method: str, depth: int = 1) -> list[int]:
+    """Make a pool in this worker that stays, one worker to a level, and return all their pids."""
+    import gopool
+
+    inner = state["inner"] = gopool.get_context(method).Pool(1, daemon=False)
+    pids = [inner.apply(pid)]
+    if depth > 1:
+        pids += inner.apply(keep_inner_pool, (method, depth - 1))
+    return pids
+
+
+def busy_in_inner_pool(method: str, started: str) -> NoReturn:
+    """Wait for a task of a pool in this worker, which never ends; notes tell the pids."""
+    import gopool
+
+    note(started, "outer")
+    with gopool.get_context(method).Pool(1, daemon=False) as inner:
+        inner.apply(note_and_spin, (started,))
+    raise AssertionError("it never ends")
+
+
+def note_and_spin(started: str) -> None:
+    note(started, "inner")
+    busy_in_python()
+
+
 def write_and_wait(text: str, release: str) -> None:
     write_stderr(text)
     wait_for(release)

@@ -128,24 +128,15 @@ def test_a_forked_childs_crash_is_its_own(tmp_path: Any, start_method: str) -> N
     f.assert_silent_success(done, "-11\nFatal Python error: Segmentation fault\n''\n")
 
 
-BROKEN = """
-    import sys
-    import functions as f
-    import gopool
-
-    if __name__ == "__main__":
-        with gopool.get_context(sys.argv[1]).Pool(1, f.segfault) as pool:
-            try:
-                pool.apply(f.square, (3,))
-            except gopool.BrokenPoolError as error:
-                print(error.exitcode, error.reason.splitlines()[0])
-"""
-
-
-def test_initializer_that_crashes(tmp_path: Any, start_method: str) -> None:
-    """A pool whose initializer crashes in native code says where."""
-    done = f.run_script(tmp_path, BROKEN, start_method)
-    f.assert_silent_success(done, "-11 Fatal Python error: Segmentation fault\n")
+def test_a_broken_pools_reason_is_the_dump() -> None:
+    """Where initializers crash every caller is told where; a traceback that came counts more."""
+    words = LastWords(2)
+    words.keep(4, "dump 4", "")
+    for reason in ("", "Traceback"):
+        error = gopool.BrokenPoolError(4, -11, reason)
+        words.tell(error)
+        assert error.reason == (reason or "dump 4")
+    words.tell(ValueError())  # others are left alone
 
 
 def test_last_words_are_bounded() -> None:
