@@ -183,6 +183,7 @@ class Engine:
         if self._settings.worker_idle_timeout is not None:
             self.maintenance.most = 1  # Go asks for the next where there is work for it
         self.collector.exits = self.maintenance.ensure_started
+        self.collector.complete = self.crew.last_words.tell
         self.collector_thread = _collector.make_thread(self.collector, self._thread_ended)
 
     def _tell(self, payload: bytes) -> None:

@@ -172,6 +172,29 @@ def test_pool_in_a_worker(program: Any, start_method: str) -> None:
     assert run.left(list(workers)) == []
 
 
+NESTED_DEEPLY = """
+import os, sys, threading
+import functions as f
+import gopool
+
+if __name__ == "__main__":
+    pool = gopool.get_context(sys.argv[1]).Pool(1, daemon=False)
+    pids = [pool.apply(f.pid), *pool.apply(f.keep_inner_pool, (sys.argv[1], 3))]
+    os.write(1, b"".join(b"%d\\n" % pid for pid in pids))
+    threading.Event().wait()
+"""
+
+
+def test_pools_in_workers_of_pools_in_workers(program: Any, start_method: str) -> None:
+    """When the program is killed, no worker is left at any depth: each level's kills the next."""
+    run = program(NESTED_DEEPLY, start_method)
+    workers = run.read_pids(4)
+    assert len(set(workers)) == 4
+    run.process.kill()
+    run.process.wait(30)
+    assert run.left(workers) == []
+
+
 SIBLING = """
 import os, sys
 import functions as f
