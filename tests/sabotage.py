@@ -166,7 +166,20 @@ def record(path: str, number: int) -> int:
 def records(path: str) -> list[tuple[int, int]]:
     """(number, pid) of every run that `record` has seen, in their order."""
     with open(path, "rb") as file:
-        return list(_RECORD.iter_unpack(file.read()))
+        return parse(file.read())
+
+
+def parse(data: bytes) -> list[tuple[int, int]]:
+    """The same of a part of the file that begins and ends between two runs."""
+    return list(_RECORD.iter_unpack(data))
+
+
+def record_and_compute(path: str, number: int, steps: int) -> int:
+    """Leave a trace, then be busy for a while; returns the number."""
+    record(path, number)
+    for _ in range(steps):
+        pass
+    return number
 
 
 def record_or_act(path: str, number: int, way: str) -> int:
@@ -178,4 +191,3 @@ def record_or_act(path: str, number: int, way: str) -> int:
 
 def record_or_act_star(item: tuple[str, int, str]) -> int:
     return record_or_act(*item)
-
