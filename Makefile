@@ -1,11 +1,22 @@
 # SPDX-License-Identifier: MIT
 # The whole contributor interface. Every target makes what it needs: .venv, Go, the extension.
 
+# Said by the caller, or nothing: then .venv stays as it is.
+ASKED  := $(if $(filter command environment,$(firstword $(origin PYTHON))),$(PYTHON))
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 EXAMPLE := examples/03_pool_async.py
+
+# FORCE where .venv does not run, or is of another interpreter than the caller asks for.
+IDENTIFY := -c 'import sys; print(sys.base_prefix, sys.version)'
+STALE := $(shell have="$$($(BIN)/python $(IDENTIFY) 2>/dev/null)" && \
+  { test -z "$(ASKED)" || test "$$have" = "$$($(PYTHON) $(IDENTIFY) 2>/dev/null)"; } || echo FORCE)
+# Runs under Python 2 as well. Twin: MIN_PYTHON in build_backend/gopool_build/checks.py.
+CHECK_VERSION := -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
+  "gopool needs Python 3.10 or newer, $(PYTHON) is %d.%d: say `make PYTHON=...` with a newer one." \
+  % sys.version_info[:2])'
 
 # Needed by setup.py outside of pip's isolation; equal to [build-system] in pyproject.toml.
 BUILD_REQUIRES := 'setuptools>=77' 'pybindgen>=0.22' wheel
@@ -19,10 +30,13 @@ export PATH := $(PATH):$(abspath $(BIN))
 export GOTOOLCHAIN := local
 FIND_GO = PYTHONPATH=build_backend $(BIN)/python -m gopool_build.toolchain
 WITH_GO = PATH="$$($(FIND_GO)):$$PATH"
+# Runs a command with that Go; shown is the command alone.
+with_go = @echo '$(1)'; $(WITH_GO) $(1)
 PYTEST = $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test build test-go test-py test-cpython test-faults lint fmt wheel bench clean
+.PHONY: FORCE
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +49,7 @@ test: lint test-go test-py  ## all tests: lint, Go with the race detector, Pytho
 build: $(STAMPS)/build  ## install into .venv (editable) and rebuild the extension if Go changed
 
 test-go: $(STAMPS)/go  ## Go tests with the race detector
-	$(WITH_GO) go test -race ./...
+	$(call with_go,go test -race ./...)
 
 test-py: $(STAMPS)/build $(STAMPS)/test  ## all Python tests
 	$(PYTEST) tests
@@ -49,13 +63,13 @@ test-faults: $(STAMPS)/build $(STAMPS)/test  ## dying workers, torn frames, exha
 lint: $(STAMPS)/go $(STAMPS)/test  ## gofmt, vet, staticcheck, ruff, mypy
 	@$(WITH_GO) sh -c 'found=$$(gofmt -l gopool bridge pyapi); \
 	  test -z "$$found" || { echo "gofmt would change: $$found"; exit 1; }'
-	$(WITH_GO) go vet ./...
-	$(WITH_GO) go tool staticcheck ./...
+	$(call with_go,go vet ./...)
+	$(call with_go,go tool staticcheck ./...)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 fmt: $(STAMPS)/go $(STAMPS)/test  ## format Go, sort imports and apply ruff's safe fixes
-	$(WITH_GO) gofmt -w gopool bridge pyapi
+	$(call with_go,gofmt -w gopool bridge pyapi)
 	$(BIN)/ruff check --fix .
 
 wheel: $(STAMPS)/venv  ## build a wheel into dist/
@@ -69,9 +83,12 @@ clean:  ## remove all that the other targets made
 	rm -f python/gopool/_native/*.so
 	find build_backend python tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMPS)/venv:
+$(STAMPS)/venv: $(STALE)
 	@test -n "$(PYTHON)" || { echo "gopool: no python3 found: install Python 3.10 or newer"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "gopool: PYTHON=$(PYTHON) is not found: name one that is installed"; exit 1; }
+	@$(PYTHON) $(CHECK_VERSION)
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip $(BUILD_REQUIRES)
 	@mkdir -p $(STAMPS) && touch $@
 
@@ -86,9 +103,11 @@ $(STAMPS)/test: $(STAMPS)/venv pyproject.toml
 	@touch $@
 
 $(STAMPS)/install: $(STAMPS)/go pyproject.toml setup.py
-	$(WITH_GO) $(BIN)/python -m pip install --quiet --no-build-isolation --editable .
+	@echo "installing gopool into $(VENV), with the Go core (minutes the first time) ..."
+	@$(WITH_GO) $(BIN)/python -m pip install --quiet --no-build-isolation --editable .
 	@touch $@
 
 $(STAMPS)/build: $(STAMPS)/install $(GO_FILES) $(BUILD_FILES)
-	$(WITH_GO) $(BIN)/python setup.py --quiet build_ext --inplace
+	@echo "building the Go core ..."
+	@$(WITH_GO) $(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@

@@ -37,16 +37,18 @@ type PoolWires struct {
 	Events    *Events
 	Functions Functions
 	ring      []byte
+	alarm     *Alarm
 }
 
 // OpenPool makes a pool whose outcomes go into the ring that lies in ringFD.
-func OpenPool(cfg gopool.Config, ringFD, ringSize, wakeFD, eventFD int) (*PoolWires, error) {
+func (b *Board) OpenPool(cfg gopool.Config, ringFD, ringSize, wakeFD, eventFD int) (*PoolWires, error) {
 	ring, err := MapShared(ringFD, ringSize)
 	if err != nil {
 		return nil, err
 	}
 	w := &PoolWires{Outcomes: NewOutcomes(ring, wakeFD), Events: NewEvents(eventFD), ring: ring}
 	w.Pool = gopool.NewPool(cfg, w)
+	w.alarm = b.Poller.NewAlarm(w.Pool.Tick)
 	return w, nil
 }
 
@@ -63,10 +65,28 @@ func (w *PoolWires) WorkerExited(id gopool.WorkerID) {
 }
 
 // Ended implements gopool.Sink.
-func (w *PoolWires) Ended() { w.Events.End() }
+func (w *PoolWires) Ended() {
+	w.alarm.Unset()
+	w.Events.End()
+}
+
+// Alarm implements gopool.Sink.
+func (w *PoolWires) Alarm(at time.Time) { w.alarm.Set(at) }
+
+// Summon implements gopool.Sink.
+func (w *PoolWires) Summon() {
+	w.Events.Add(Summoned)
+	w.Outcomes.Poke() // as WorkerExited
+}
+
+// Event implements gopool.Sink.
+func (w *PoolWires) Event(e *gopool.Event) { w.Outcomes.Tell(e) }
 
 // Release unmaps the ring. Only after the last worker is gone and Python reads no more.
-func (w *PoolWires) Release() error { return UnmapShared(w.ring) }
+func (w *PoolWires) Release() error {
+	w.alarm.Unset()
+	return UnmapShared(w.ring)
+}
 
 // Adopted is a process that the poller watches.
 type Adopted struct {

@@ -151,8 +151,11 @@ func TestAttachRefused(t *testing.T) {
 // TestOpenPoolRefused expects memory that can't be mapped to be an error.
 func TestOpenPoolRefused(t *testing.T) {
 	guardDescriptors(t)
+	board, err := bridge.NewBoard()
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, board.Poller.Close()) })
 	for _, fd := range []int{-1, newEventFD(t)} {
-		w, err := bridge.OpenPool(gopool.Config{}, fd, rigRing, -1, -1)
+		w, err := board.OpenPool(gopool.Config{}, fd, rigRing, -1, -1)
 		assert.Error(t, err)
 		assert.Nil(t, w)
 	}

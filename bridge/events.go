@@ -14,10 +14,13 @@ type Events struct {
 	ended   bool
 }
 
+// Summoned is what Next gives instead of a worker's number where one more worker is asked for.
+const Summoned = -2
+
 // NewEvents signals through wakeFD.
 func NewEvents(wakeFD int) *Events { return &Events{wake: wakeFD} }
 
-// Add queues the number of a worker, at least 1.
+// Add queues the number of a worker, at least 1, or Summoned.
 func (e *Events) Add(worker int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

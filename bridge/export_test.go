@@ -2,6 +2,8 @@
 
 package bridge
 
+import "golang.org/x/sys/unix"
+
 // What the tests of this package see beyond its public names.
 const (
 	RecordHeader = recordHeader
@@ -16,3 +18,18 @@ var (
 	Receive = receive
 	OOBSize = oobSize
 )
+
+// ParseStat returns the state and the parent that a stat file of proc(5) tells.
+func ParseStat(text string) (state rune, parent int, ok bool) {
+	stat, ok := parseStat(text)
+	return stat.state, stat.parent, ok
+}
+
+// SignalTreeWithin is SignalTree with other bounds, and with or without the kernel's lists.
+func SignalTreeWithin(processes, rounds int, lists bool, pid, pidfd int, sig unix.Signal) error {
+	list := childLister(scanForChildren)
+	if lists {
+		list = listChildren
+	}
+	return treeWalk{processes, rounds, list}.signal(pid, pidfd, sig)
+}

@@ -26,6 +26,7 @@ type Endpoints struct {
 // handlers run on the poller's goroutine.
 type WorkerLink struct {
 	id        gopool.WorkerID
+	pid       int
 	pool      *gopool.Pool
 	outcomes  *Outcomes
 	functions *Functions
@@ -59,7 +60,7 @@ const framesPerTurn = 64
 // Attach adds a started worker to the pool and begins to listen to it. A worker that can't be
 // watched, or is gone already (PIDFD is -1), is reported as exited at once.
 func (b *Board) Attach(w *PoolWires, pid int, ends Endpoints) gopool.WorkerID {
-	l := &WorkerLink{pool: w.Pool, outcomes: w.Outcomes, functions: &w.Functions, ends: ends,
+	l := &WorkerLink{pid: pid, pool: w.Pool, outcomes: w.Outcomes, functions: &w.Functions, ends: ends,
 		inbox: b.inbox, known: make(map[uint32]bool)}
 	l.id = w.Pool.AddWorker(pid, l)
 	if ends.PIDFD < 0 {
@@ -140,14 +141,23 @@ func (l *WorkerLink) TakeBack() []gopool.TaskID {
 }
 
 // Interrupt implements gopool.Link.
-func (l *WorkerLink) Interrupt() { l.signal(unix.SIGTERM) }
+func (l *WorkerLink) Interrupt(tree bool) { l.signal(unix.SIGTERM, tree) }
 
 // Kill implements gopool.Link.
-func (l *WorkerLink) Kill() { l.signal(unix.SIGKILL) }
+func (l *WorkerLink) Kill(tree bool) { l.signal(unix.SIGKILL, tree) }
 
 // signal goes through the pidfd, so that it never reaches a stranger with the same number. It
 // fails only where the process has ended, which is what the caller wants.
-func (l *WorkerLink) signal(sig unix.Signal) { _ = unix.PidfdSendSignal(l.ends.PIDFD, sig, nil, 0) }
+func (l *WorkerLink) signal(sig unix.Signal, tree bool) {
+	if tree {
+		_ = SignalTree(l.pid, l.ends.PIDFD, sig)
+		return
+	}
+	_ = unix.PidfdSendSignal(l.ends.PIDFD, sig, nil, 0)
+}
+
+// Memory implements gopool.Link. The process is not reaped yet, so its number is its own.
+func (l *WorkerLink) Memory() uint64 { return residentBytes(l.pid) }
 
 // readable reads what the worker sent, unless Python is too far behind in taking outcomes.
 func (l *WorkerLink) readable() {
@@ -231,7 +241,7 @@ func (l *WorkerLink) done(m *Done, fd int) error {
 	if err != nil {
 		closeFD(fd)
 	}
-	if errors.Is(err, gopool.ErrPoolTerminated) {
+	if errors.Is(err, gopool.ErrDropped) {
 		return nil
 	}
 	return err

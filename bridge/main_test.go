@@ -12,7 +12,11 @@ import (
 // TestMain fails the package where a test leaves a goroutine behind. Started with the name of a
 // script, the binary is a worker and runs no test.
 func TestMain(m *testing.M) {
-	if script := os.Getenv(scriptVariable); script != "" {
+	switch script := os.Getenv(scriptVariable); script {
+	case "":
+	case treeCaller:
+		endTreeAbove()
+	default:
 		runChild(script)
 	}
 	goleak.VerifyTestMain(m)

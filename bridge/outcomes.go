@@ -216,6 +216,22 @@ func signal(fd int) {
 	_, _ = unix.Write(fd, one[:])
 }
 
+// statusEvent marks a record that is no outcome but an event.
+const statusEvent gopool.Status = 255
+
+// Tell appends an event, in the order of the outcomes round it.
+func (q *Outcomes) Tell(e *gopool.Event) {
+	task := any(nil)
+	if e.HasTask {
+		task = []uint64{e.Job, e.Index}
+	}
+	data, err := msgpack.Marshal([]any{int(e.Kind), e.PID, task, e.Attempt, e.RanFor.Seconds(), e.Text})
+	if err != nil {
+		panic("bug: an event of plain values does not encode: " + err.Error())
+	}
+	q.Deliver(&gopool.Outcome{Status: statusEvent, Payload: data, TaskRegion: -1})
+}
+
 // encodeFailure writes a failure as the msgpack array [pid, exit code or nil, started,
 // milliseconds, text].
 func encodeFailure(f *gopool.Failure) []byte {

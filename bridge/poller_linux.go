@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,12 +21,23 @@ type Handler func()
 // Python owns every descriptor that is added; it removes one here before closing it.
 type Poller struct {
 	epoll int
-	wake  int // eventfd: ends the loop
+	wake  int // eventfd: has the loop look at its alarms, or end
 
-	mu       sync.Mutex // guards handlers; never held while a handler runs
+	mu       sync.Mutex // guards what follows; never held while a handler runs
 	handlers map[uint64]Handler
 	last     uint64
-	done     chan struct{} // closed by run
+	alarms   map[*Alarm]struct{} // those that are set
+	until    time.Time           // when the loop wakes up by itself; zero: never
+	closing  bool
+
+	done chan struct{} // closed by run
+}
+
+// Alarm calls a handler at a moment. It is set again for each call.
+type Alarm struct {
+	poller *Poller
+	ring   Handler
+	at     time.Time
 }
 
 // Watch is one descriptor that the poller waits for.
@@ -46,7 +58,7 @@ func NewPoller() (*Poller, error) {
 		return nil, errors.Join(fmt.Errorf("bridge: eventfd: %w", err), unix.Close(epoll))
 	}
 	p := &Poller{epoll: epoll, wake: wake, handlers: make(map[uint64]Handler),
-		done: make(chan struct{})}
+		alarms: make(map[*Alarm]struct{}), done: make(chan struct{})}
 	if err := p.control(unix.EPOLL_CTL_ADD, wake, 0, unix.EPOLLIN); err != nil {
 		return nil, errors.Join(err, unix.Close(wake), unix.Close(epoll))
 	}
@@ -112,8 +124,73 @@ func (w *Watch) forgetLocked() (known bool) {
 	return known
 }
 
+// NewAlarm makes an alarm that is not set.
+func (p *Poller) NewAlarm(ring Handler) *Alarm { return &Alarm{poller: p, ring: ring} }
+
+// Set has the handler called at a moment, instead of at the one set before.
+func (a *Alarm) Set(at time.Time) {
+	p := a.poller
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a.at = at
+	p.alarms[a] = struct{}{}
+	if p.until.IsZero() || at.Before(p.until) {
+		p.until = at
+		signal(p.wake)
+	}
+}
+
+// Unset forgets the moment. A call that already began goes on.
+func (a *Alarm) Unset() {
+	a.poller.mu.Lock()
+	defer a.poller.mu.Unlock()
+	delete(a.poller.alarms, a)
+}
+
+// due takes the alarms whose time has come.
+func (p *Poller) due() []*Alarm {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.alarms) == 0 {
+		return nil
+	}
+	var due []*Alarm
+	now := time.Now()
+	for a := range p.alarms {
+		if !now.Before(a.at) {
+			due = append(due, a)
+			delete(p.alarms, a)
+		}
+	}
+	return due
+}
+
+// patience is how long the loop may sleep, in milliseconds, at least until the next alarm; -1: for
+// ever.
+func (p *Poller) patience() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.until = time.Time{}
+	for a := range p.alarms {
+		if p.until.IsZero() || a.at.Before(p.until) {
+			p.until = a.at
+		}
+	}
+	if p.until.IsZero() {
+		return -1
+	}
+	wait := time.Until(p.until) + time.Millisecond - 1 // rounded up
+	return int(min(max(wait, 0), maxPatience) / time.Millisecond)
+}
+
+// maxPatience keeps the milliseconds within what epoll_wait takes.
+const maxPatience = time.Hour
+
 // Close ends the goroutine and waits for it. Not to be called from a handler.
 func (p *Poller) Close() error {
+	p.mu.Lock()
+	p.closing = true
+	p.mu.Unlock()
 	if _, err := unix.Write(p.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
 		return fmt.Errorf("bridge: waking the poller: %w", err)
 	}
@@ -137,20 +214,35 @@ func (p *Poller) run() {
 	defer close(p.done)
 	events := make([]unix.EpollEvent, eventsPerWait)
 	for {
-		n, err := unix.EpollWait(p.epoll, events, -1)
+		for _, a := range p.due() {
+			a.ring()
+		}
+		n, err := unix.EpollWait(p.epoll, events, p.patience())
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return // a hostile user closed the descriptor: nothing can be watched any more
 		}
 		for i := range max(n, 0) {
 			key := uint64(uint32(events[i].Fd)) | uint64(uint32(events[i].Pad))<<32
 			if key == 0 {
-				return
+				if p.woken() {
+					return
+				}
+				continue
 			}
 			if h := p.handler(key); h != nil {
 				h()
 			}
 		}
 	}
+}
+
+// woken empties the eventfd of Set and Close, and says whether it was Close.
+func (p *Poller) woken() bool {
+	var counter [8]byte
+	_, _ = unix.Read(p.wake, counter[:])
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closing
 }
 
 func (p *Poller) handler(key uint64) Handler {

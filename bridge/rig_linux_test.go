@@ -46,9 +46,9 @@ func newRig(t *testing.T) *rig {
 	r := &rig{t: t, events: newEventFD(t)}
 	wake := newEventFD(t)
 	cfg := gopool.Config{SendAhead: gopool.AheadAlways}
-	r.wires, err = bridge.OpenPool(cfg, ringFD, rigRing, wake, r.events)
-	require.NoError(t, err)
 	r.board, err = bridge.NewBoard()
+	require.NoError(t, err)
+	r.wires, err = r.board.OpenPool(cfg, ringFD, rigRing, wake, r.events)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		assert.NoError(t, r.board.Poller.Close())

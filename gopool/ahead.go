@@ -82,8 +82,8 @@ func (ps paces) observe(function uint32, took time.Duration) {
 // depth is how many leases a worker may have when the queue's oldest task is granted.
 func (p *Pool) depth() int {
 	t := p.queue.peek()
-	if t == nil || p.cfg.SendAhead == AheadNever {
-		return 1
+	if t == nil || p.cfg.SendAhead == AheadNever || t.timeout() > 0 {
+		return 1 // a timeout counts from the beginning, which is known for a first task only
 	}
 	ahead := maxAhead
 	if p.cfg.SendAhead == AheadAuto {
@@ -99,15 +99,19 @@ func (p *Pool) feed(w *worker, now time.Time) {
 	if p.ahead > 0 {
 		p.relieve(now)
 	}
+	if len(w.leases) > 0 && w.leases[0].timeout() > 0 {
+		return // nothing waits behind a task that may be cut short
+	}
 	for p.queue.len() > 0 && len(w.leases) < p.depth() && p.mayGrant(w) {
-		if !p.grant(w, p.queue.pop(), now) {
+		t := p.next()
+		if t == nil || w.state != Busy || !p.grant(w, t, now) {
 			return
 		}
 	}
 }
 
 func (p *Pool) mayGrant(w *worker) bool {
-	return p.cfg.MaxTasks == 0 || w.granted < p.cfg.MaxTasks
+	return !w.retire && (p.cfg.MaxTasks == 0 || w.granted < p.cfg.MaxTasks)
 }
 
 // relieve takes back what sits behind tasks that have become slow.
@@ -147,7 +151,6 @@ func (p *Pool) takeBack(w *worker) {
 	p.queue.pushFront(w.revoke(w.link.TakeBack())...)
 	p.ahead += w.ahead() - before
 	if w.state == Busy && len(w.leases) == 0 { // it had not read even the first
-		w.state = Idle
-		p.idle = append(p.idle, w)
+		p.rest(w)
 	}
 }

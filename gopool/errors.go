@@ -12,6 +12,8 @@ var (
 	ErrPoolClosed = errors.New("gopool: pool is closed")
 	// ErrPoolTerminated is returned by Submit after Terminate: the task will never run.
 	ErrPoolTerminated = errors.New("gopool: pool was terminated")
+	// ErrDropped is returned by Settle for an outcome that nobody waits for; its worker is well.
+	ErrDropped = errors.New("gopool: nobody waits for this outcome")
 	// ErrUnknownWorker is returned where a worker's number is not, or no longer, in the pool.
 	ErrUnknownWorker = errors.New("gopool: no such worker")
 	// ErrUnsendable is returned by Link.Send for a task that no worker could be sent, such as

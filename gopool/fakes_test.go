@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -19,6 +20,7 @@ type fakeWorker struct {
 	stopped bool
 	signals []string
 	refuse  error // what Send returns
+	memory  uint64
 }
 
 func (f *fakeWorker) Send(t *Task) error {
@@ -41,8 +43,16 @@ func (f *fakeWorker) TakeBack() []TaskID {
 	return ids
 }
 
-func (f *fakeWorker) Interrupt() { f.signals = append(f.signals, "TERM") }
-func (f *fakeWorker) Kill()      { f.signals = append(f.signals, "KILL") }
+func (f *fakeWorker) Interrupt(tree bool) { f.signal("TERM", tree) }
+func (f *fakeWorker) Kill(tree bool)      { f.signal("KILL", tree) }
+func (f *fakeWorker) Memory() uint64      { return f.memory }
+
+func (f *fakeWorker) signal(name string, tree bool) {
+	if tree {
+		name += " tree"
+	}
+	f.signals = append(f.signals, name)
+}
 
 func (f *fakeWorker) boot() *fakeWorker {
 	f.t.Helper()
@@ -79,12 +89,18 @@ type fakeSink struct {
 	drained  int
 	exited   []WorkerID
 	ended    int
+	alarm    time.Time // zero: none
+	summons  int
+	events   []Event
 }
 
 func (s *fakeSink) Deliver(o *Outcome)       { s.outcomes = append(s.outcomes, *o) }
 func (s *fakeSink) Drained()                 { s.drained++ }
 func (s *fakeSink) WorkerExited(id WorkerID) { s.exited = append(s.exited, id) }
 func (s *fakeSink) Ended()                   { s.ended++ }
+func (s *fakeSink) Alarm(at time.Time)       { s.alarm = at }
+func (s *fakeSink) Summon()                  { s.summons++ }
+func (s *fakeSink) Event(e *Event)           { s.events = append(s.events, *e) }
 
 func (s *fakeSink) indices() []uint64 {
 	var indices []uint64

@@ -12,6 +12,7 @@ import (
 type Config struct {
 	MaxTasks  int // tasks per worker before it retires; 0: no limit
 	SendAhead SendAhead
+	Now       func() time.Time // nil: time.Now
 }
 
 // Sink receives what the pool has to tell Python. It is called with the pool's lock held and
@@ -25,12 +26,19 @@ type Sink interface {
 	WorkerExited(id WorkerID)
 	// Ended says that the last worker is gone and none will be added.
 	Ended()
+	// Alarm asks for a call of Pool.Tick at a moment, instead of what was asked for before.
+	Alarm(at time.Time)
+	// Summon asks for one more worker.
+	Summon()
+	// Event tells what the pool did by itself.
+	Event(e *Event)
 }
 
 // Pool owns the tasks between submission and outcome, and the records of the workers.
 type Pool struct {
 	cfg  Config
 	sink Sink
+	now  func() time.Time
 
 	mu         sync.Mutex
 	queue      taskQueue
@@ -38,12 +46,18 @@ type Pool struct {
 	idle       []*worker // waiting longest first
 	guard      restartGuard
 	paces      paces
-	ahead      int      // leases beyond the first of each worker
-	closed     bool     // no task will be submitted any more
-	terminated bool     // unsettled tasks were dropped
-	broken     *Failure // set when workers can't be kept alive
-	drained    bool     // Sink.Drained was called
-	ended      bool     // Sink.Ended was called
+	limits     Limits
+	options    []*Options
+	delayed    delayedTasks   // wait for their next attempt
+	cancelled  map[uint64]int // jobs whose tasks are dropped, with how many are to come
+	alarm      time.Time      // when a Tick was asked for; zero: not
+	summoned   bool           // Sink.Summon was called and no worker came since
+	ahead      int            // leases beyond the first of each worker
+	closed     bool           // no task will be submitted any more
+	terminated bool           // unsettled tasks were dropped
+	broken     *Failure       // set when workers can't be kept alive
+	drained    bool           // Sink.Drained was called
+	ended      bool           // Sink.Ended was called
 	lastTask   TaskID
 	lastWorker WorkerID
 	unsettled  int
@@ -54,8 +68,12 @@ type Pool struct {
 
 // NewPool makes a pool without workers.
 func NewPool(cfg Config, sink Sink) *Pool {
-	return &Pool{cfg: cfg, sink: sink, workers: make(map[WorkerID]*worker),
-		paces: make(paces)}
+	p := &Pool{cfg: cfg, sink: sink, now: cfg.Now, workers: make(map[WorkerID]*worker),
+		paces: make(paces), cancelled: make(map[uint64]int)}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	return p
 }
 
 // AddWorker takes a worker process into the pool, in state Starting.
@@ -63,12 +81,17 @@ func (p *Pool) AddWorker(pid int, link Link) WorkerID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lastWorker++
-	w := &worker{id: p.lastWorker, pid: pid, link: link}
+	w := &worker{id: p.lastWorker, pid: pid, link: link, born: p.now()}
 	p.workers[w.id] = w
 	p.stats.Workers++
+	p.summoned = false
+	if p.limits.MaxAge > 0 {
+		p.arm(w.born.Add(p.limits.MaxAge))
+	}
 	if p.finishing() {
 		p.end(w)
 	}
+	p.summon()
 	return w.id
 }
 
@@ -97,6 +120,7 @@ func (p *Pool) Submit(t *Task) (load uint64, err error) {
 	if len(p.idle) > 0 {
 		p.dispatch()
 	}
+	p.summon()
 	return p.bytes, nil
 }
 
@@ -115,6 +139,8 @@ func (p *Pool) Terminate() {
 	defer p.mu.Unlock()
 	p.closed, p.terminated = true, true
 	p.queue.drain()
+	p.delayed = nil
+	clear(p.cancelled)
 	p.unsettled, p.bytes, p.regions = 0, 0, 0
 	for _, w := range p.workers {
 		p.end(w)
@@ -131,7 +157,7 @@ func (p *Pool) KillSurvivors() {
 	defer p.mu.Unlock()
 	for _, w := range p.workers {
 		if w.state != Exited {
-			w.link.Kill()
+			w.link.Kill(p.limits.Tree)
 		}
 	}
 }
@@ -147,7 +173,7 @@ func (p *Pool) Load() (tasks int, bytes uint64, regions int) {
 func (p *Pool) Queued() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.queue.len()
+	return p.queue.len() + len(p.delayed)
 }
 
 func (p *Pool) account(t *Task) {
@@ -165,6 +191,7 @@ func (p *Pool) finish(t *Task, o *Outcome) {
 	if t.Region.Present() {
 		p.regions--
 	}
+	p.forgetCancelled(t.Job)
 	p.stats.settled(o.Status)
 	o.Job, o.Index, o.TaskRegion = t.Job, t.Index, t.Region.FD
 	p.sink.Deliver(o)
@@ -208,7 +235,7 @@ func (p *Pool) end(w *worker) {
 	p.dropIdle(w)
 	w.state, w.asked = Stopping, true
 	if !polite || w.link.Stop() != nil {
-		w.link.Interrupt()
+		w.link.Interrupt(p.limits.Tree)
 	}
 }
 
@@ -227,13 +254,17 @@ func (p *Pool) dispatch() {
 	if len(p.idle) == 0 {
 		return
 	}
-	now := time.Now()
+	now := p.now()
 	p.steal()
 	for len(p.idle) > 0 && p.queue.len() > 0 {
+		t := p.next()
+		if t == nil || len(p.idle) == 0 { // dropping the last task ends the workers
+			return
+		}
 		w := p.idle[0]
 		copy(p.idle, p.idle[1:])
 		p.idle = p.idle[:len(p.idle)-1]
-		p.grant(w, p.queue.pop(), now)
+		p.grant(w, t, now)
 	}
 }
 
@@ -255,6 +286,7 @@ func (p *Pool) grant(w *worker, t *Task, now time.Time) bool {
 	}
 	if len(w.leases) == 0 {
 		w.since = now
+		p.watch(w, t, now)
 	} else {
 		p.ahead++
 	}
@@ -267,7 +299,7 @@ func (p *Pool) grant(w *worker, t *Task, now time.Time) bool {
 // restore makes a worker that was about to get its first task wait again.
 func (p *Pool) restore(w *worker) {
 	if w.state == Idle {
-		p.idle = append(p.idle, w)
+		p.rest(w)
 	}
 }
 
@@ -281,5 +313,5 @@ func (p *Pool) fail(w *worker, reason string) {
 	}
 	p.dropIdle(w)
 	w.state = Stopping
-	w.link.Kill()
+	w.link.Kill(p.limits.Tree)
 }

@@ -166,7 +166,7 @@ func TestTerminate(t *testing.T) {
 	assert.True(t, idle.stopped)
 	assert.Empty(t, idle.signals)
 	assert.Equal(t, []string{"TERM"}, booting.signals)
-	require.ErrorIs(t, b.pool.Settle(busy.id, id, &Outcome{}), ErrPoolTerminated)
+	require.ErrorIs(t, b.pool.Settle(busy.id, id, &Outcome{}), ErrDropped)
 	require.NoError(t, b.pool.Hello(booting.id), "what comes late is no error")
 	b.pool.KillSurvivors()
 	assert.Equal(t, []string{"TERM", "KILL"}, busy.signals)

@@ -9,6 +9,9 @@ const (
 	// maxFailedStarts in a row, with no worker alive that ever was ready, break the pool.
 	// Three tells a broken program from bad luck without making the user wait.
 	maxFailedStarts = 3
+	// maxKilledStarts is the same for starts that a signal ended: whoever kills at random, the
+	// kernel short of memory included, says nothing about the program.
+	maxKilledStarts = 12
 	firstBackoff    = 50 * time.Millisecond
 	maxBackoff      = 5 * time.Second
 )
@@ -16,21 +19,25 @@ const (
 // restartGuard counts starts that failed in a row. It has no clock: it says how long to wait,
 // and who starts the next worker does the waiting.
 type restartGuard struct {
-	failed int // starts that failed in a row
+	failed int // starts that failed in a row, by themselves
+	killed int // and those that a signal ended
 	idle   int // workers in a row that came up and ended without having done a task
 }
 
-func (g *restartGuard) succeeded()      { g.failed = 0 }
-func (g *restartGuard) worked()         { g.idle = 0 }
-func (g *restartGuard) startFailed()    { g.failed++ }
-func (g *restartGuard) idled()          { g.idle++ }
-func (g *restartGuard) exhausted() bool { return g.failed >= maxFailedStarts }
+func (g *restartGuard) succeeded()   { g.failed, g.killed = 0, 0 }
+func (g *restartGuard) worked()      { g.idle = 0 }
+func (g *restartGuard) startFailed() { g.failed++ }
+func (g *restartGuard) idled()       { g.idle++ }
+func (g *restartGuard) startKilled() { g.failed, g.killed = g.failed-1, g.killed+1 }
+func (g *restartGuard) exhausted() bool {
+	return g.failed >= maxFailedStarts || g.killed >= maxKilledStarts
+}
 
 // backoff is the pause before the next start: none as long as starts succeed, then doubling. One
 // idle death is an accident; workers that go on dying idle are replaced ever more slowly, but they
 // don't break the pool.
 func (g *restartGuard) backoff() time.Duration {
-	bad := max(g.failed, g.idle-1)
+	bad := max(g.failed+g.killed, g.idle-1)
 	if bad <= 0 {
 		return 0
 	}

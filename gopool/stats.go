@@ -10,6 +10,11 @@ type Stats struct {
 	Lost    int // tasks whose worker ended under them
 	Broken  int // tasks that could not run: the pool broke, or they can't be sent
 	Crashes int // workers that ended with a status other than 0 and were not asked to go
+
+	Cancelled int // tasks that Cancel dropped or cut short
+	Timeouts  int // tasks cut short for their time, retried ones included
+	Retries   int // times that a task was run again
+	Retired   int // workers that were asked to go by a limit or by Resize
 }
 
 // Stats returns a copy of the counters.
@@ -23,8 +28,10 @@ func (s *Stats) settled(status Status) {
 	switch status {
 	case StatusValue:
 		s.Values++
-	case StatusLost:
+	case StatusLost, StatusTimeout:
 		s.Lost++
+	case StatusCancelled:
+		s.Cancelled++
 	case StatusBroken, StatusRefused:
 		s.Broken++
 	default:

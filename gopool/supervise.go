@@ -20,7 +20,7 @@ func (p *Pool) Ready(id WorkerID) error {
 	return p.move(id, Idle, func(w *worker) {
 		w.ready = true
 		p.guard.succeeded()
-		p.idle = append(p.idle, w)
+		p.rest(w)
 		p.dispatch()
 	})
 }
@@ -62,8 +62,9 @@ func (p *Pool) move(id WorkerID, next WorkerState, then func(*worker)) error {
 // Settle closes the lease of a task with the outcome that its worker sent, and gives the worker
 // its next task.
 //
-// Errors: ErrUnknownWorker, *LeaseError, ErrPoolTerminated (the task was dropped by Terminate); the
-// outcome and its region then stay with the caller.
+// Errors: ErrUnknownWorker, *LeaseError; ErrDropped where nobody waits for the outcome: the task was
+// dropped by Terminate, cut short, or will run again. The outcome and its region then stay with
+// the caller.
 func (p *Pool) Settle(id WorkerID, task TaskID, o *Outcome) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -72,27 +73,36 @@ func (p *Pool) Settle(id WorkerID, task TaskID, o *Outcome) error {
 	case !ok:
 		return ErrUnknownWorker
 	case p.terminated:
-		return ErrPoolTerminated
+		return ErrDropped
 	}
 	before := w.ahead()
 	t := w.settle(task)
+	if t == nil && w.asked && w.state == Stopping {
+		return ErrDropped // it was about to finish when its task was cut short
+	}
 	if t == nil {
 		return &LeaseError{Worker: id, Task: task}
 	}
 	w.link.Settled(t)
 	p.ahead += w.ahead() - before
-	now := time.Now()
+	now := p.now()
 	p.paces.observe(t.Function, now.Sub(w.since))
 	w.since = now
 	w.proven = true
 	p.guard.worked()
+	if len(w.leases) > 0 {
+		p.watch(w, w.leases[0], now)
+	}
 	if w.state == Busy {
 		p.occupy(w, now)
 	}
+	delivered := p.conclude(t, o)
 	if p.queue.len() > 0 {
 		p.dispatch() // where tasks were taken back from a worker that is idle now
 	}
-	p.finish(t, o)
+	if !delivered {
+		return ErrDropped
+	}
 	return nil
 }
 
@@ -102,11 +112,13 @@ func (p *Pool) occupy(w *worker, now time.Time) {
 	p.feed(w, now)
 	switch {
 	case len(w.leases) > 0 || w.state != Busy:
+	case w.retire:
+		w.state = Idle
+		p.end(w)
 	case !p.mayGrant(w):
 		w.state = Retiring
 	default:
-		w.state = Idle
-		p.idle = append(p.idle, w)
+		p.rest(w)
 		p.dispatch()
 	}
 }
@@ -158,6 +170,14 @@ func (p *Pool) Exited(id WorkerID) error {
 	return nil
 }
 
+// Asked says whether a worker was asked to go, by whatever way: its end is no crash then.
+func (p *Pool) Asked(id WorkerID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w, ok := p.workers[id]
+	return ok && (w.asked || p.terminated)
+}
+
 // Verdict says what Python does after it has reaped a worker.
 type Verdict struct {
 	Replace bool          // start another worker
@@ -179,17 +199,26 @@ func (p *Pool) Reaped(id WorkerID, exit ExitStatus) (Verdict, error) {
 	p.stats.exited(exit, w)
 	leases := w.leases
 	w.leases = nil
+	now := p.now()
 	for _, t := range leases {
-		p.finish(t, &Outcome{Status: StatusLost, Failure: w.lost(exit, t)})
+		p.conclude(t, &Outcome{Status: StatusLost, Failure: w.lost(exit, t, now)})
+	}
+	if !w.ready && !w.asked && w.reason == "" && exit.Known && exit.Code < 0 {
+		p.guard.startKilled()
 	}
 	if !w.ready && p.guard.exhausted() && !p.anyReady() {
-		p.breakPool(w.lost(exit, nil))
+		p.breakPool(w.lost(exit, nil, now))
 	}
+	p.dispatch() // a task that runs again
 	p.settleDown()
-	if p.finishing() || p.broken != nil {
-		return Verdict{}, nil
+	return p.verdict(), nil
+}
+
+func (p *Pool) verdict() Verdict {
+	if !p.wanted() {
+		return Verdict{}
 	}
-	return Verdict{Replace: true, After: p.guard.backoff()}, nil
+	return Verdict{Replace: true, After: p.guard.backoff()}
 }
 
 // NotStarted records that the operating system refused a process for a worker.
@@ -200,10 +229,7 @@ func (p *Pool) NotStarted() Verdict {
 	if p.guard.exhausted() && !p.anyReady() {
 		p.breakPool(&Failure{Text: "the operating system refuses to start a process"})
 	}
-	if p.finishing() || p.broken != nil {
-		return Verdict{}
-	}
-	return Verdict{Replace: true, After: p.guard.backoff()}
+	return p.verdict()
 }
 
 func (p *Pool) anyReady() bool {
@@ -221,7 +247,13 @@ func (p *Pool) breakPool(cause *Failure) {
 		return
 	}
 	p.broken = cause
+	p.tell(EventBroken, nil, nil, cause.Text)
+	delayed := p.delayed
+	p.delayed = nil
 	for _, t := range p.queue.drain() {
 		p.finish(t, &Outcome{Status: StatusBroken, Failure: cause})
+	}
+	for _, d := range delayed {
+		p.finish(d.task, &Outcome{Status: StatusBroken, Failure: cause})
 	}
 }

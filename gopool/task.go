@@ -22,12 +22,14 @@ func (r Region) Present() bool { return r.FD >= 0 }
 // Task is one payload in and one outcome out. The core looks at none of the bytes.
 type Task struct {
 	ID       TaskID
-	Job      uint64 // the API call that it belongs to; Python's number
-	Index    uint64 // its place within the job
-	Mode     uint8  // how the worker applies the function; the protocol's number
-	Function uint32 // id of the function's definition; 0: inside the payload
-	Payload  []byte // nil where Region is present
-	Region   Region // owned by the submitter, who closes it when the outcome arrives
+	Job      uint64   // the API call that it belongs to; Python's number
+	Index    uint64   // its place within the job
+	Mode     uint8    // how the worker applies the function; the protocol's number
+	Function uint32   // id of the function's definition; 0: inside the payload
+	Payload  []byte   // nil where Region is present
+	Region   Region   // owned by the submitter, who closes it when the outcome arrives
+	Options  *Options // nil: none
+	attempts int      // runs that ended so that it may be run again
 }
 
 // Status says how a task ended.
@@ -35,12 +37,14 @@ type Status uint8
 
 // The numbers of the first three are the wire protocol's.
 const (
-	StatusValue    Status = iota // the payload is the pickled result
-	StatusError                  // the payload is the user's exception
-	StatusEncoding               // result or exception did not pickle
-	StatusLost                   // its worker ended while it held the task
-	StatusBroken                 // the pool can't keep workers alive
-	StatusRefused                // it can't be sent to any worker
+	StatusValue     Status = iota // the payload is the pickled result
+	StatusError                   // the payload is the user's exception
+	StatusEncoding                // result or exception did not pickle
+	StatusLost                    // its worker ended while it held the task
+	StatusBroken                  // the pool can't keep workers alive
+	StatusRefused                 // it can't be sent to any worker
+	StatusTimeout                 // it took longer than Options.Timeout
+	StatusCancelled               // Pool.Cancel dropped it or cut it short
 )
 
 // Outcome is how a task ended, on its way to Python.
@@ -50,7 +54,7 @@ type Outcome struct {
 	Payload    []byte   // valid only during the call that delivers it
 	Region     Region   // passes to the receiver, who closes it
 	TaskRegion int      // descriptor of the task's own region, free to be closed now; -1: none
-	Failure    *Failure // for StatusLost, StatusBroken and StatusRefused
+	Failure    *Failure // what happened to the worker; nil where there was none
 }
 
 // Failure tells what happened to a worker.

@@ -20,9 +20,12 @@ type Link interface {
 	// TakeBack returns the ids of the sent tasks that the worker has not read, oldest first;
 	// it will never read them.
 	TakeBack() []TaskID
-	// Interrupt sends SIGTERM, Kill sends SIGKILL; both do nothing to an ended process.
-	Interrupt()
-	Kill()
+	// Interrupt sends SIGTERM, Kill sends SIGKILL, to the worker alone or to the tree of
+	// processes below it as well; both do nothing to an ended process.
+	Interrupt(tree bool)
+	Kill(tree bool)
+	// Memory is what the worker's process has resident, in bytes; 0 where nobody can say.
+	Memory() uint64
 }
 
 // worker is the pool's record of one worker process. Pool.mu guards it.
@@ -39,6 +42,21 @@ type worker struct {
 	ready   bool      // its initializer returned
 	proven  bool      // it has settled a task
 	asked   bool      // it was asked to go
+	retire  bool      // it is to end once it runs no task
+	born    time.Time
+	// idleSince means something while it is idle and the pool has an idle timeout.
+	idleSince time.Time
+	killAt    time.Time // when it is killed if it has not ended; zero: never
+}
+
+// holds says whether it has a lease of a task of the job.
+func (w *worker) holds(job uint64) bool {
+	for _, t := range w.leases {
+		if t.Job == job {
+			return true
+		}
+	}
+	return false
 }
 
 func (w *worker) moveTo(next WorkerState) error {
@@ -78,10 +96,10 @@ func (w *worker) revoke(ids []TaskID) []*Task {
 }
 
 // lost is the failure that a lease of this worker ends with.
-func (w *worker) lost(exit ExitStatus, held *Task) *Failure {
+func (w *worker) lost(exit ExitStatus, held *Task, now time.Time) *Failure {
 	f := &Failure{PID: w.pid, Exit: exit, Started: w.started, Text: w.reason}
 	if held != nil {
-		f.RanFor = time.Since(w.since)
+		f.RanFor = now.Sub(w.since)
 	}
 	return f
 }

@@ -20,8 +20,12 @@ func PoolOpen(ringFD, ringSize, wakeFD, eventFD, maxTasks, sendAhead int) int {
 		ahead < gopool.AheadAuto || ahead > gopool.AheadAlways {
 		return codeBadArgument
 	}
+	b, err := board()
+	if err != nil {
+		return codeOf(err)
+	}
 	cfg := gopool.Config{MaxTasks: maxTasks, SendAhead: ahead}
-	wires, err := bridge.OpenPool(cfg, ringFD, ringSize, wakeFD, eventFD)
+	wires, err := b.OpenPool(cfg, ringFD, ringSize, wakeFD, eventFD)
 	if err != nil {
 		return codeOf(err)
 	}
@@ -64,6 +68,18 @@ func WorkerReaped(pool, worker, exitCode, known int) int {
 	return verdictNumber(verdict)
 }
 
+// WorkerAsked is 1 for a worker that was asked to go, whose end is no crash; 0 for any other.
+func WorkerAsked(pool, worker int) int {
+	wires, err := pools.get(pool)
+	if err != nil {
+		return codeOf(err)
+	}
+	if wires.Pool.Asked(gopool.WorkerID(worker)) {
+		return 1
+	}
+	return 0
+}
+
 // WorkerNotStarted records that a worker's process could not be started; the result is as
 // WorkerReaped's.
 func WorkerNotStarted(pool int) int {
@@ -82,7 +98,7 @@ func verdictNumber(v gopool.Verdict) int {
 }
 
 // NextExited returns the number of a worker whose process ended. 0: none, wait on eventFD; -1:
-// none, and none will come.
+// none, and none will come; -2: instead, one more worker is asked for.
 func NextExited(pool int) int {
 	wires, err := pools.get(pool)
 	if err != nil {
@@ -136,7 +152,8 @@ func PoolCount() int { return pools.len() }
 
 // PoolStat returns a counter: 0 workers ever added, 1 tasks that returned, 2 that raised, 3 lost
 // with their worker, 4 failed because the pool broke, 5 workers that crashed, 6 tasks unsettled,
-// 7 bytes of their payload, 8 regions that they hold, 9 tasks no worker holds.
+// 7 bytes of their payload, 8 regions that they hold, 9 tasks no worker holds, 10 tasks cancelled,
+// 11 cut short for their time, 12 runs after the first, 13 workers retired.
 func PoolStat(pool, which int) int {
 	wires, err := pools.get(pool)
 	if err != nil {
@@ -145,7 +162,7 @@ func PoolStat(pool, which int) int {
 	s := wires.Pool.Stats()
 	tasks, bytes, regions := wires.Pool.Load()
 	counters := [...]int{s.Workers, s.Values, s.Errors, s.Lost, s.Broken, s.Crashes, tasks,
-		int(bytes), regions, wires.Pool.Queued()}
+		int(bytes), regions, wires.Pool.Queued(), s.Cancelled, s.Timeouts, s.Retries, s.Retired}
 	if which < 0 || which >= len(counters) {
 		return codeBadArgument
 	}

@@ -23,6 +23,7 @@ const (
 	stagingSize = 2 * bridge.MaxFrame
 	patience    = 20_000 // ms that a test waits for an event that must come
 	header      = 56     // bytes of an outcome record before its payload
+	event       = 255    // status of a record that is no outcome
 )
 
 // closing closes a descriptor when the test ends.
@@ -119,6 +120,9 @@ func (p *pool) next() outcome {
 		word := func(at int) uint64 { return binary.LittleEndian.Uint64(r[at:]) }
 		size, n := binary.LittleEndian.Uint32(r), binary.LittleEndian.Uint32(r[4:])
 		p.at, p.read = p.at+int(size), int(size)
+		if word(48) == event {
+			continue
+		}
 		return outcome{word(8), word(16), word(48), int64(word(40)), string(r[header : header+n])}
 	}
 }
@@ -262,11 +266,11 @@ func TestRoundTrip(t *testing.T) {
 	assert.Equal(t, 1, function)
 
 	// Submitted before there is a worker: the load adds up.
-	assert.Equal(t, 3, pyapi.Submit(p.handle, p.staging, p.put("one"), 7, 0, 0, function))
-	assert.Equal(t, 8, pyapi.Submit(p.handle, p.staging, p.put("three"), 7, 1, 1, function))
+	assert.Equal(t, 3, pyapi.Submit(p.handle, p.staging, p.put("one"), 7, 0, 0, function, 0))
+	assert.Equal(t, 8, pyapi.Submit(p.handle, p.staging, p.put("three"), 7, 1, 1, function, 0))
 	regionFD, region := newMemory(t, 4096)
 	copy(region, "region")
-	assert.Equal(t, 14, pyapi.SubmitRegion(p.handle, regionFD, 6, 8, 2, 2, 0))
+	assert.Equal(t, 14, pyapi.SubmitRegion(p.handle, regionFD, 6, 8, 2, 2, 0, 0))
 	stats := func(want ...int) {
 		t.Helper()
 		for which, value := range want {
@@ -283,8 +287,8 @@ func TestRoundTrip(t *testing.T) {
 	stats(1, 3, 0, 0, 0, 0, 0, 0, 0, 0)
 
 	assert.Zero(t, pyapi.PoolClose(p.handle))
-	assert.Equal(t, pyapi.CodeClosed, pyapi.Submit(p.handle, p.staging, 0, 1, 1, 0, 0))
-	assert.Equal(t, pyapi.CodeClosed, pyapi.SubmitRegion(p.handle, regionFD, 1, 1, 1, 0, 0))
+	assert.Equal(t, pyapi.CodeClosed, pyapi.Submit(p.handle, p.staging, 0, 1, 1, 0, 0, 0))
+	assert.Equal(t, pyapi.CodeClosed, pyapi.SubmitRegion(p.handle, regionFD, 1, 1, 1, 0, 0, 0))
 	p.end(w)
 	assert.Zero(t, pyapi.WorkerReaped(p.handle, w.number, 0, 1))
 	assert.Equal(t, pyapi.CodeUnknownHandle, pyapi.WorkerReaped(p.handle, w.number, 0, 1))
@@ -300,9 +304,9 @@ func TestRoundTrip(t *testing.T) {
 // TestTerminate expects a terminated pool to drop its tasks and to take no more.
 func TestTerminate(t *testing.T) {
 	p := openPool(t)
-	require.Positive(t, pyapi.Submit(p.handle, p.staging, p.put("x"), 1, 1, 0, 0))
+	require.Positive(t, pyapi.Submit(p.handle, p.staging, p.put("x"), 1, 1, 0, 0, 0))
 	assert.Zero(t, pyapi.PoolTerminate(p.handle))
-	assert.Equal(t, pyapi.CodeTerminated, pyapi.Submit(p.handle, p.staging, 1, 1, 2, 0, 0))
+	assert.Equal(t, pyapi.CodeTerminated, pyapi.Submit(p.handle, p.staging, 1, 1, 2, 0, 0, 0))
 	assert.Zero(t, pyapi.PoolStat(p.handle, 6))
 	assert.Equal(t, -1, p.nextExited())
 	assert.True(t, p.drained())
@@ -319,10 +323,10 @@ func TestVerdicts(t *testing.T) {
 		require.Equal(t, w, p.nextExited())
 		return w
 	}
-	assert.Equal(t, 1+50, pyapi.WorkerReaped(p.handle, gone(), -9, 1))
+	assert.Equal(t, 1+50, pyapi.WorkerReaped(p.handle, gone(), 1, 1))
 	assert.Equal(t, 1+100, pyapi.WorkerNotStarted(p.handle))
 	assert.Zero(t, pyapi.WorkerReaped(p.handle, gone(), 0, 0))
-	require.GreaterOrEqual(t, pyapi.Submit(p.handle, p.staging, 1, 3, 4, 0, 0), 0)
+	require.GreaterOrEqual(t, pyapi.Submit(p.handle, p.staging, 1, 3, 4, 0, 0, 0), 0)
 	got := p.next()
 	assert.Equal(t, uint64(4), got.status)
 	assert.Equal(t, uint64(4), got.index)
@@ -339,15 +343,21 @@ func TestUnknownHandles(t *testing.T) {
 		"WorkerAdd":        func(h int) int { return pyapi.WorkerAdd(h, 1, 0, 0, 0) },
 		"WorkerReaped":     func(h int) int { return pyapi.WorkerReaped(h, 1, 0, 1) },
 		"WorkerNotStarted": pyapi.WorkerNotStarted,
+		"WorkerAsked":      func(h int) int { return pyapi.WorkerAsked(h, 1) },
 		"NextExited":       pyapi.NextExited,
 		"PoolClose":        pyapi.PoolClose,
 		"PoolTerminate":    pyapi.PoolTerminate,
 		"PoolKill":         pyapi.PoolKill,
 		"PoolRelease":      pyapi.PoolRelease,
 		"PoolStat":         func(h int) int { return pyapi.PoolStat(h, 0) },
+		"PoolLimits":       func(h int) int { return pyapi.PoolLimits(h, 1, 0, 0, 0, 0, 0, 0) },
+		"PoolResize":       func(h int) int { return pyapi.PoolResize(h, 1) },
+		"OptionsAdd":       func(h int) int { return pyapi.OptionsAdd(h, 1, 0, 0, 0) },
+		"JobCancel":        func(h int) int { return pyapi.JobCancel(h, 1, 1, 0) },
+		"JobPlace":         func(h int) int { return pyapi.JobPlace(h, 1) },
 		"FunctionAdd":      func(h int) int { return pyapi.FunctionAdd(h, p.staging, 1) },
-		"Submit":           func(h int) int { return pyapi.Submit(h, p.staging, 1, 1, 1, 0, 0) },
-		"SubmitRegion":     func(h int) int { return pyapi.SubmitRegion(h, 0, 1, 1, 1, 0, 0) },
+		"Submit":           func(h int) int { return pyapi.Submit(h, p.staging, 1, 1, 1, 0, 0, 0) },
+		"SubmitRegion":     func(h int) int { return pyapi.SubmitRegion(h, 0, 1, 1, 1, 0, 0, 0) },
 		"Take":             func(h int) int { return pyapi.Take(h, 0) },
 		"StagingClose":     pyapi.StagingClose,
 		"ProcessReaped":    func(h int) int { return pyapi.ProcessReaped(h, 0, 1) },
@@ -356,7 +366,7 @@ func TestUnknownHandles(t *testing.T) {
 			return pyapi.FunctionAdd(p.handle, h, 1)
 		},
 		"staging of Submit": func(h int) int {
-			return pyapi.Submit(p.handle, h, 1, 1, 1, 0, 0)
+			return pyapi.Submit(p.handle, h, 1, 1, 1, 0, 0, 0)
 		},
 	}
 	for name, call := range calls {
@@ -379,10 +389,10 @@ func TestBadArguments(t *testing.T) {
 		return pyapi.PoolOpen(fd, size, p.wake, p.events, maxTasks, ahead)
 	}
 	submit := func(n, mode, function int) int {
-		return pyapi.Submit(p.handle, p.staging, n, 1, 1, mode, function)
+		return pyapi.Submit(p.handle, p.staging, n, 1, 1, mode, function, 0)
 	}
 	region := func(fd, size, mode, function int) int {
-		return pyapi.SubmitRegion(p.handle, fd, size, 1, 1, mode, function)
+		return pyapi.SubmitRegion(p.handle, fd, size, 1, 1, mode, function, 0)
 	}
 	tests := []struct {
 		name string
@@ -419,8 +429,15 @@ func TestBadArguments(t *testing.T) {
 		{"negative definition", pyapi.FunctionAdd(p.handle, p.staging, -1),
 			pyapi.CodeBadArgument},
 		{"negative bytes consumed", pyapi.Take(p.handle, -1), pyapi.CodeBadArgument},
+		{"no size", pyapi.PoolLimits(p.handle, 0, 0, 0, 0, 0, 0, 0), pyapi.CodeBadArgument},
+		{"negative limit", pyapi.PoolLimits(p.handle, 1, 0, 0, 0, 0, -1, 0), pyapi.CodeBadArgument},
+		{"resize to nothing", pyapi.PoolResize(p.handle, 0), pyapi.CodeBadArgument},
+		{"negative retries", pyapi.OptionsAdd(p.handle, 0, -1, 0, 0), pyapi.CodeBadArgument},
+		{"unknown outcome to retry", pyapi.OptionsAdd(p.handle, 0, 1, 8, 0), pyapi.CodeBadArgument},
+		{"unknown options", pyapi.Submit(p.handle, p.staging, 1, 1, 1, 0, 0, 7),
+			pyapi.CodeBadArgument},
 		{"negative counter", pyapi.PoolStat(p.handle, -1), pyapi.CodeBadArgument},
-		{"unknown counter", pyapi.PoolStat(p.handle, 10), pyapi.CodeBadArgument},
+		{"unknown counter", pyapi.PoolStat(p.handle, 14), pyapi.CodeBadArgument},
 		{"unknown counter of processes", pyapi.ProcessStat(3), pyapi.CodeBadArgument},
 		{"unknown descriptor of the poller", pyapi.PollerFD(2), pyapi.CodeBadArgument},
 		{"process without pidfd", pyapi.ProcessAdopt(1, -1), pyapi.CodeSystem},

@@ -59,9 +59,9 @@ func FunctionAdd(pool, staging, n int) int {
 	return int(wires.Functions.Add(definition))
 }
 
-// Submit hands over a task whose payload is the first n bytes of a staging area. The result is
-// the number of bytes of payload that are unsettled now.
-func Submit(pool, staging, n, job, index, mode, function int) int {
+// Submit hands over a task whose payload is the first n bytes of a staging area; options is 0 or
+// OptionsAdd's result. The result is the number of bytes of payload that are unsettled now.
+func Submit(pool, staging, n, job, index, mode, function, options int) int {
 	wires, err := pools.get(pool)
 	if err != nil {
 		return codeOf(err)
@@ -73,13 +73,13 @@ func Submit(pool, staging, n, job, index, mode, function int) int {
 	if code < 0 {
 		return code
 	}
-	return submit(wires, &gopool.Task{Job: uint64(job), Index: uint64(index), Mode: uint8(mode),
-		Function: uint32(function), Payload: payload, Region: gopool.NoRegion})
+	return submit(wires, options, &gopool.Task{Job: uint64(job), Index: uint64(index),
+		Mode: uint8(mode), Function: uint32(function), Payload: payload, Region: gopool.NoRegion})
 }
 
 // SubmitRegion hands over a task whose payload is the size bytes of a memfd. The descriptor
 // stays Python's; the outcome names it when it may be closed. The result is as Submit's.
-func SubmitRegion(pool, fd, size, job, index, mode, function int) int {
+func SubmitRegion(pool, fd, size, job, index, mode, function, options int) int {
 	wires, err := pools.get(pool)
 	if err != nil {
 		return codeOf(err)
@@ -90,8 +90,9 @@ func SubmitRegion(pool, fd, size, job, index, mode, function int) int {
 	if code := sendable(wires, 0, mode, function); code < 0 {
 		return code
 	}
-	return submit(wires, &gopool.Task{Job: uint64(job), Index: uint64(index), Mode: uint8(mode),
-		Function: uint32(function), Region: gopool.Region{FD: fd, Size: uint64(size)}})
+	return submit(wires, options, &gopool.Task{Job: uint64(job), Index: uint64(index),
+		Mode: uint8(mode), Function: uint32(function),
+		Region: gopool.Region{FD: fd, Size: uint64(size)}})
 }
 
 // sendable refuses a task that no frame can carry: it would end every worker that it is sent to.
@@ -109,7 +110,14 @@ func sendable(wires *bridge.PoolWires, n, mode, function int) int {
 	return 0
 }
 
-func submit(wires *bridge.PoolWires, t *gopool.Task) int {
+func submit(wires *bridge.PoolWires, options int, t *gopool.Task) int {
+	if options != 0 {
+		o, known := wires.Pool.Options(options)
+		if !known {
+			return codeBadArgument
+		}
+		t.Options = o
+	}
 	load, err := wires.Pool.Submit(t)
 	if err != nil {
 		return codeOf(err)

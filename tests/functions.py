@@ -111,6 +111,37 @@ def fail_initializer() -> NoReturn:
     raise RuntimeError("no worker can be made")
 
 
+def note(path: str, word: str) -> int:
+    """Append a line with this process's pid to a file."""
+    with open(path, "a") as notes:
+        notes.write(f"{os.getpid()} {word}\n")
+    return os.getpid()
+
+
+def note_under_sigint(path: str, word: str) -> None:
+    """Ctrl-C arrives before the note."""
+    os.kill(os.getpid(), signal.SIGINT)
+    note(path, word)
+
+
+def note_finalizer(path: str) -> None:
+    """An initializer: a finalizer of the worker's will make a note."""
+    from multiprocessing import util
+
+    util.Finalize(None, note, args=(path, "finalizer"), exitpriority=10)
+
+
+def exit() -> NoReturn:
+    """Ends whoever does not catch it; an exit hook."""
+    raise SystemExit(7)
+
+
+def is_daemon() -> bool:
+    import multiprocessing
+
+    return multiprocessing.current_process().daemon
+
+
 def nested_pool(method: str) -> list[int]:
     """A pool inside a task; the worker must not be daemonic."""
     import gopool

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from setuptools import build_meta
 
@@ -24,7 +24,8 @@ from . import BuildError
 from .checks import Platform, check_platform
 from .toolchain import find_go, required_version, requirement
 
-Settings = dict[str, Any] | None
+if TYPE_CHECKING:  # in annotations alone: Python 3.8 must get as far as check_platform()
+    Settings = dict[str, Any] | None
 
 # Neither needed for a build nor cheap to copy; a stale *.so must not get into a wheel.
 _NOT_COPIED = shutil.ignore_patterns(

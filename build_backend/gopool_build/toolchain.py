@@ -14,10 +14,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import BuildError
 
-Version = tuple[int, ...]
+if TYPE_CHECKING:  # in annotations alone: see backend.py
+    Version = tuple[int, ...]
 
 # Set by a user's cross builds or workspaces; this build is always for the machine it runs on.
 _FOREIGN_SETTINGS = ("GOOS", "GOARCH", "GOROOT", "GOEXPERIMENT", "CGO_LDFLAGS", "GO111MODULE")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         PayloadTooLargeError,
         PoolTerminatedError,
         RemoteTaskError,
+        SoftTimeoutError,
         TaskCancelledError,
         TaskTimeoutError,
         WorkerLostError,
@@ -71,6 +72,7 @@ __all__ = [
     "RemoteTaskError",
     "Semaphore",
     "SimpleQueue",
+    "SoftTimeoutError",
     "TaskCancelledError",
     "TaskTimeoutError",
     "TimeoutError",
@@ -140,6 +142,7 @@ _MODULES = frozenset(
     (
         "connection",
         "dummy",
+        "events",
         "forkserver",
         "heap",
         "managers",

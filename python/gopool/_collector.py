@@ -25,6 +25,7 @@ from gopool.exceptions import (
     BrokenPoolError,
     GopoolError,
     RemoteTaskError,
+    TaskTimeoutError,
     WorkerLostError,
     WorkerStartError,
 )
@@ -39,7 +40,8 @@ _RECORD = struct.Struct("<IIQQQqqQ")
 _PAD = 0xFFFFFFFF
 _WORKER_ENDED = -2  # of Take: no outcome yet, but the maintenance thread has something to do
 
-_VALUE, _ERROR, _ENCODING, _LOST, _BROKEN, _REFUSED = range(6)
+_VALUE, _ERROR, _ENCODING, _LOST, _BROKEN, _REFUSED, _TIMEOUT, _CANCELLED = range(8)
+_EVENT = 255  # no outcome: something that Go tells
 
 
 class Collector:
@@ -68,6 +70,8 @@ class Collector:
         self.delivering: Any = None  # the job whose outcome is being handed over
         self.terminated: BaseException | None = None  # what unfinished jobs end with
         self._local: deque[tuple[int, int, Any]] = deque()
+        self._cancelled: deque[Any] = deque()  # jobs that nobody else will settle
+        self.on_event: Callable[[bytes], None] = lambda payload: None
 
     def settle_locally(self, job: int, index: int, error: BaseException) -> bool:
         """Have the collector fail a task that never reached Go. Any thread may call.
@@ -81,6 +85,15 @@ class Collector:
             self._local.append((job, index, (False, error)))
             os.eventfd_write(self._wake_fd, 1)
         return True
+
+    def settle_cancelled(self, job: Any, error: BaseException) -> None:
+        """Have the collector fail a job that cancel() took from the cache. Any thread may call."""
+        with self._waking:
+            if not self._ended:
+                self._cancelled.append((job, error))
+                os.eventfd_write(self._wake_fd, 1)
+                return
+        job._settle((False, error))
 
     def run(self) -> None:
         """The thread's whole life."""
@@ -113,6 +126,12 @@ class Collector:
     def _settle_local(self) -> None:
         while self._local:
             self._settle(*self._local.popleft())
+        while self._cancelled:
+            job, error = self._cancelled.popleft()
+            try:
+                job._settle((False, error))
+            except BaseException as problem:
+                _jobs.report(problem)
 
     def _settle_records(self, position: int, end: int) -> None:
         # Less than a record is padding at the ring's end; and a callback may fork.
@@ -124,6 +143,9 @@ class Collector:
                 return
             start = position + _RECORD.size
             position += record
+            if status == _EVENT:
+                self.on_event(bytes(self._ring[start : start + size]))
+                continue
             if task_region >= 0:
                 self._close_region(task_region)
             if job not in self._cache:  # dropped by terminate()
@@ -133,7 +155,7 @@ class Collector:
             # Released at once: the traceback of an error would keep the ring's memory.
             with memoryview(self._ring) as ring, ring[start : start + size] as payload:
                 outcome = _outcome(status, payload, region, region_size)
-            if status == _LOST:
+            if status in (_LOST, _TIMEOUT):
                 outcome[1].task = _jobs.describe(self._cache.get(job), index)
             self._settle(job, index, outcome)
             del outcome  # the job alone holds it
@@ -188,7 +210,11 @@ def _exception(payload: Any) -> BaseException:
 
 def _failure(status: int, payload: memoryview) -> BaseException:
     """What happened to a worker (bridge.encodeFailure's twin)."""
+    if status == _CANCELLED:
+        return cancelled()
     pid, exitcode, started, milliseconds, text = msgpack.unpackb(payload)
+    if status == _TIMEOUT:
+        return TaskTimeoutError(milliseconds / 1000, pid=pid)
     if status == _LOST:
         return WorkerLostError(pid, exitcode, milliseconds / 1000, reason=text)
     if status == _REFUSED:
@@ -196,6 +222,13 @@ def _failure(status: int, payload: memoryview) -> BaseException:
     if started:
         return BrokenPoolError(pid, exitcode, text)
     return WorkerStartError(pid, exitcode, text)
+
+
+def cancelled() -> BaseException:
+    """What a cancelled task ends with."""
+    from gopool import exceptions  # the class is made when it is first asked for
+
+    return exceptions.TaskCancelledError("the task was cancelled")
 
 
 def make_thread(collector: Collector, ended: Callable[[], None]) -> threading.Thread:

@@ -161,11 +161,12 @@ def stats_text() -> str:
     from gopool import _engine
 
     if not loaded():
-        return "gopool: the Go core was not needed"
+        reason = _reason_warned or "no pool needed it"
+        return f"gopool: the Go core was not used: {reason}"
     return _engine.stats_text(_native)
 
 
-_warned = False
+_reason_warned = ""  # what the one warning of this process said
 
 
 def warn_unsupervised(obstacle: str) -> None:
@@ -173,10 +174,10 @@ def warn_unsupervised(obstacle: str) -> None:
 
     The warning points at the first line outside gopool and multiprocessing.
     """
-    global _warned
-    if _warned:
+    global _reason_warned
+    if _reason_warned:
         return
-    _warned = True
+    _reason_warned = obstacle
     inside = tuple(os.path.dirname(module.__file__ or "") for module in (_fork, util))
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):

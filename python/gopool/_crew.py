@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import threading
 import time
 import weakref
@@ -27,9 +28,14 @@ TYPE_CHECKING = False  # typing is not imported at run time: it costs millisecon
 if TYPE_CHECKING:
     from typing import Any
 
+    from gopool._settings import Settings
+
 # How long the status of an ended worker may take to come under forkserver, seconds; it is written
 # right after the end, so only a forkserver that is stopped or dead takes longer.
 _STATUS_TIMEOUT = 5.0
+
+
+_SUMMONED = -2  # of NextExited: one more worker is asked for
 
 
 class Member:
@@ -55,16 +61,20 @@ class Crew:
     from several threads; refill() starts processes with a lock held that nothing else waits for.
     """
 
-    def __init__(self, pool: Any, processes: list[Any], settings: tuple[Any, ...]) -> None:
+    def __init__(
+        self, pool: Any, processes: list[Any], arguments: tuple[Any, ...], settings: Settings
+    ) -> None:
         """Start no worker yet.
 
         Args:
             pool: the Pool object, held weakly.
             processes: its list of processes.
-            settings: the last arguments of gopool._worker.loop.main.
+            arguments: the last ones of gopool._worker.loop.main.
+            settings: gopool's own keywords of the pool.
         """
         self._pool = weakref.ref(pool)  # the maintenance thread must not keep the pool alive
         self._processes = processes
+        self._arguments = arguments
         self._settings = settings
         self._refilling = threading.RLock()
         self._unattached: list[Member] = []
@@ -72,14 +82,15 @@ class Crew:
         self._native: Any = None
         self._handle = 0
 
-    def refill(self) -> None:
-        """Start workers until there are as many as the pool should have.
+    def refill(self, most: int | None = None) -> None:
+        """Start workers until there are as many as the pool should have, or so many at most.
 
         Before attach() they wait with what they say.
         """
         with self._refilling:
             pool = self._pool()
             missing = 0 if pool is None else pool._processes - len(self._processes)
+            missing = missing if most is None else min(missing, most)
             # All are prepared before the first is forked: after a fork each page that is written
             # is copied, and once more after the next.
             prepared: list[Member] = []
@@ -134,10 +145,10 @@ class Crew:
             process = pool.Process(
                 pool._ctx,
                 target=loop.main,
-                args=(PassedFD(worker_end), PassedFD(_lifeline.read_end()), *self._settings),
+                args=(PassedFD(worker_end), PassedFD(_lifeline.read_end()), *self._arguments),
             )
             process.name = process.name.replace("Process", "PoolWorker")
-            process.daemon = True
+            process.daemon = self._settings.daemon
         except BaseException:
             _fork.close(parent_end, worker_end)
             raise
@@ -152,6 +163,15 @@ class Crew:
             self._handle, process.pid, member.socket, member.peer, member.pidfd
         )
         self._members[_core.checked(worker)] = member
+        self.tell("start", name=process.name, pid=process.pid)
+
+    def tell(self, kind: str, **about: Any) -> None:
+        """Emit an event, where somebody may listen."""
+        callback = self._settings.on_event
+        if callback is not None or "logging" in sys.modules:
+            from gopool import events
+
+            events.emit(events.Event(kind, **about), callback)
 
     def reap(self, worker: int) -> int:
         """Read the status of an ended worker and tell Go.
@@ -162,14 +182,16 @@ class Crew:
         with self._refilling:  # who starts a worker registers it before it can be reaped
             member = self._members.pop(worker)
         code = _status(member.process)
+        asked = self._native.WorkerAsked(self._handle, worker) == 1
         verdict = self._native.WorkerReaped(
             self._handle, worker, 0 if code is None else code, int(code is not None)
         )
         with contextlib.suppress(ValueError):  # the user took it out of the pool's list
             self._processes.remove(member.process)
         member.close()
-        if code:
-            _log("worker %d ended with exit code %d", member.process.pid, code)
+        name, pid = member.process.name, member.process.pid
+        kind = "end" if asked or code == 0 else "crash"
+        self.tell(kind, name=name, pid=pid, exitcode=code)
         return _core.checked(verdict)
 
     def abandon(self) -> None:
@@ -225,12 +247,6 @@ def _still_there(pid: int) -> bool:
         return False
 
 
-def _log(text: str, *args: object) -> None:
-    import logging  # only where there is something to tell: it costs milliseconds
-
-    logging.getLogger("gopool").info(text, *args)
-
-
 class Maintenance(threading.Thread):
     """The thread behind a pool's `_worker_handler`: reaps and replaces workers.
 
@@ -251,6 +267,7 @@ class Maintenance(threading.Thread):
         self._starting = threading.RLock()  # a signal handler may terminate the pool as well
         self._state = stdlib.RUN
         self.ended: Callable[[], None] = lambda: None
+        self.most: int | None = None  # workers to start at a time
 
     def ensure_started(self) -> bool:
         """Start the thread if it is not: a pool needs it when its first worker has ended.
@@ -294,10 +311,14 @@ class Maintenance(threading.Thread):
     def _loop(self) -> None:
         while True:
             worker = self._native.NextExited(self._pool)
-            if worker < 0 and not self._crew.staffed():
-                return
             if worker > 0:
                 self._schedule(self._crew.reap(worker))
+            elif worker == _SUMMONED:
+                self._schedule(1)
+            elif worker == -1:
+                if not self._crew.staffed():
+                    return
+                self._wait()
             else:
                 self._wait()
             now = time.monotonic()
@@ -323,7 +344,7 @@ class Maintenance(threading.Thread):
         if self._state != stdlib.RUN:
             return
         try:
-            self._crew.refill()
+            self._crew.refill(self.most)
         except Exception as error:
-            _log("a worker can't be started: %s", error)
+            self._crew.tell("restart", text=f"a worker can't be started: {error}")
             self._schedule(self._native.WorkerNotStarted(self._pool))

@@ -18,11 +18,14 @@ import itertools
 import mmap
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable
 from multiprocessing import pool as stdlib
 
-from gopool import _collector, _core, _fork, _jobs
+import msgpack
+
+from gopool import _collector, _core, _fork, _jobs, _options
 from gopool._crew import Crew, Maintenance
 from gopool._feeder import MIN_WINDOW, WINDOW_PER_WORKER, Backlog, IMapFeeder, Room, TaskFeeder
 from gopool._submit import Functions, Submitter
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gopool._feeder import Task
+    from gopool._options import CallOptions
+    from gopool._settings import Settings
 
 __all__ = ["CALL", "MAP", "STARMAP", "Engine", "stats_text"]
 
@@ -42,10 +47,14 @@ BUDGET = 64 << 20  # bytes
 MAX_REGIONS = 64  # each keeps a descriptor open
 MAX_FED = 1024  # unsettled tasks beyond which `_taskqueue` draws no more
 _RING_SIZE = 1 << 20  # bytes; sixteen of the largest inline outcomes
-_KILL_GRACE = 5.0  # seconds between terminate() and SIGKILL
 
 # Indices into PoolStat (pyapi/pool.go).
 _TASKS, _BYTES, _REGIONS, _QUEUED = 6, 7, 8, 9
+
+# By gopool.EventKind.
+_EVENT_KINDS = ("timeout", "retry", "retire", "limit", "broken")
+
+_RUNNING = 2  # of JobPlace: gopool.PlaceRunning
 
 # The values of GOPOOL_SEND_AHEAD, which tests set (gopool.SendAhead).
 _SEND_AHEAD = {"auto": 0, "never": 1, "always": 2}
@@ -56,19 +65,28 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 class Engine:
     """Transport and threads of one pool. The Pool's methods are thin over it."""
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, settings: Settings) -> None:
         """Start the workers, load Go while they boot, begin to listen.
 
         Args:
             pool: the Pool object; what it was made with stands in its attributes already.
+            settings: gopool's own keywords.
 
         Raises:
             whatever starting a process raises; the workers started before are ended then.
         """
+        self._settings = settings
         self.cache: dict[int, Any] = pool._cache
         self.workers = pool._processes
-        settings = pool._initializer, tuple(pool._initargs), pool._maxtasksperchild
-        self.crew = Crew(pool, pool._pool, (*settings, pool._wrap_exception))
+        arguments = (
+            pool._initializer,
+            tuple(pool._initargs),
+            pool._maxtasksperchild,
+            pool._wrap_exception,
+            settings.worker_exit,
+        )
+        self.crew = Crew(pool, pool._pool, arguments, settings)
+        self._options: dict[tuple[int, int, int, int], int] = {}
         self._feeders: set[IMapFeeder | TaskFeeder] = set()
         self._submitting: list[None] = []  # one entry for each submission under way
         self._closing = False
@@ -124,6 +142,7 @@ class Engine:
         finally:
             os.close(ring_fd)
         try:
+            _core.checked(native.PoolLimits(handle, self.workers, *self._settings.limits))
             self._wire(native, handle)
             self.handle = handle
             self.collector_thread.start()
@@ -152,12 +171,27 @@ class Engine:
             self._submitter.close_region,
             self._make_room,
         )
+        self.collector.on_event = self._tell
         self._running = 2  # threads that use Go's part of the pool
         self._release_lock = threading.RLock()  # a signal handler may terminate the pool as well
         self.maintenance = Maintenance(self.crew, native, handle, self._event_fd)
         self.maintenance.ended = self._thread_ended
+        if self._settings.worker_idle_timeout is not None:
+            self.maintenance.most = 1  # Go asks for the next where there is work for it
         self.collector.exits = self.maintenance.ensure_started
         self.collector_thread = _collector.make_thread(self.collector, self._thread_ended)
+
+    def _tell(self, payload: bytes) -> None:
+        """Emit an event that Go has told of (bridge.Outcomes.Tell's twin)."""
+        number, pid, task, attempt, seconds, text = msgpack.unpackb(payload)
+        about: dict[str, Any] = {"pid": pid or None, "text": text}
+        if task is not None:
+            job, index = task
+            about["task"] = _jobs.describe(self.cache.get(job), index)
+            about["attempt"] = attempt + 1
+        if seconds:
+            about["text"] = f"after {seconds:.3g} s"
+        self.crew.tell(_EVENT_KINDS[number], **about)
 
     # Submission.
 
@@ -166,7 +200,7 @@ class Engine:
         if self.maintenance.ident is None and not self._forked:
             self.maintenance.ensure_started()
 
-    def submit(self, job: int, mode: int, function: Any, arguments: Any) -> None:
+    def submit(self, job: int, mode: int, function: Any, arguments: Any, options: int = 0) -> None:
         """Submit the only task of a job; it starts at once where a worker is idle.
 
         An error of pickling becomes the job's outcome. Never waits: beyond the budget the task
@@ -175,9 +209,9 @@ class Engine:
         self._submitting.append(None)  # close() lets a job that has begun go on
         try:
             if self._congested and self._is_congested():
-                self.backlog.add([(job, 0, mode, function, arguments)], 1)
+                self.backlog.add([(job, 0, mode, function, arguments, options)], 1)
             else:
-                self._submit_task((job, 0, mode, function, arguments))
+                self._submit_task((job, 0, mode, function, arguments, options))
         finally:
             self._submitting.pop()
             if self._closing:
@@ -218,7 +252,8 @@ class Engine:
 
     def _submit_in_thread(self, task: Task) -> None:
         """From a thread of gopool's own: whatever pickling raises is the task's outcome."""
-        self._submit_task(task, in_thread=True)
+        if task[0] in self.cache:  # else it was cancelled meanwhile
+            self._submit_task(task, in_thread=True)
 
     def _settle_error(self, job: int, index: int, error: BaseException) -> None:
         """Fail a task that did not reach Go: in the collector, else here where that has ended."""
@@ -260,7 +295,9 @@ class Engine:
         self._room.changed()
         self._feed_room.changed()
 
-    def feed(self, job: Any, mode: int, function: Any, items: Iterable[Any]) -> None:
+    def feed(
+        self, job: Any, mode: int, function: Any, items: Iterable[Any], options: int = 0
+    ) -> None:
         """Submit the tasks of an imap job from a thread of its own, as workers keep up.
 
         Args:
@@ -268,7 +305,7 @@ class Engine:
         """
 
         def submit(index: int, item: Any) -> None:
-            self._submit_in_turn((number, index, mode, function, item), feeder.stopped)
+            self._submit_in_turn((number, index, mode, function, item, options), feeder.stopped)
 
         number = job._job
         window = max(MIN_WINDOW, WINDOW_PER_WORKER * self.workers)
@@ -311,7 +348,7 @@ class Engine:
             job, index, function, args, kwds = task
             self._feed_room.wait(stopped)
             if not stopped():
-                self._submit_in_thread((job, index, CALL, function, (args, kwds)))
+                self._submit_task((job, index, CALL, function, (args, kwds), 0), in_thread=True)
 
         self._begin(TaskFeeder(tasks, set_length, submit, self._feeder_ended))
 
@@ -330,6 +367,50 @@ class Engine:
         busy = self._submitting or self._feeders or self.backlog
         if self._closing and not (busy or self._forked):
             self.native.PoolClose(self.handle)
+
+    def options(self, call: CallOptions) -> int:
+        """Go's number for what a call asks for; 0 for nothing."""
+        if call.timeout is None and not call.retries:
+            return 0
+        pool = self._settings
+        wanted = (
+            _options.milliseconds(call.timeout),
+            call.retries,
+            pool.retry_mask,
+            _options.milliseconds(pool.retry_backoff),
+        )
+        number = self._options.get(wanted)
+        if number is None:
+            number = _core.checked(self.native.OptionsAdd(self.handle, *wanted))
+            self._options[wanted] = number
+        return number
+
+    def cancel(self, job: Any, tasks: int, terminate: bool) -> bool:
+        """Cancel a job of so many unsettled tasks; False where it is too late."""
+        if self._forked:
+            raise ForkedChildError(_FORKED)
+        number = job._job
+        if self._terminated or number not in self.cache:
+            return False
+        if self.native.JobCancel(self.handle, number, tasks, int(terminate)) and tasks == 1:
+            return False
+        if self.cache.pop(number, None) is None:  # its outcome was quicker
+            return False
+        self.collector.settle_cancelled(job, _collector.cancelled())
+        return True
+
+    def runs(self, job: int) -> bool:
+        """Whether a worker has a task of the job and nothing to do before it."""
+        return not self._forked and self.native.JobPlace(self.handle, job) == _RUNNING
+
+    def resize(self, size: int) -> None:
+        """Change how many workers there are; those that are too many end after their task."""
+        if self._forked:
+            raise ForkedChildError(_FORKED)
+        self.workers = size
+        _core.checked(self.native.PoolResize(self.handle, size))
+        self.maintenance.ensure_started()
+        self.refill()
 
     def refill(self) -> None:
         """Start workers up to the pool's size, unless it is about to end."""
@@ -353,7 +434,7 @@ class Engine:
             if self._running:
                 self.native.PoolTerminate(self.handle)
                 self.maintenance.ensure_started()
-                self.maintenance.kill_after(_KILL_GRACE)
+                self.maintenance.kill_after(self._settings.kill_grace)
         self.backlog.stop()
         for feeder in list(self._feeders):
             feeder.stop()
@@ -371,16 +452,20 @@ class Engine:
             if thread is not threading.current_thread():
                 thread.join()
 
-    def join(self) -> None:
-        """Wait until the workers and this engine's threads are gone."""
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until the workers and this engine's threads are gone; False: the time is over."""
         if self._forked:
             raise ForkedChildError(_FORKED)
-        self.maintenance.join()
-        for feeder in list(self._feeders):
-            if not self._terminated:
-                feeder.join()
-        self.backlog.join()
-        self.collector_thread.join()
+        deadline = None if timeout is None else time.monotonic() + timeout
+
+        def joined(thread: Any) -> bool:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            return deadline is None or not thread.is_alive()
+
+        if not joined(self.maintenance):
+            return False
+        feeders = [] if self._terminated else list(self._feeders)
+        return all(joined(thread) for thread in (*feeders, self.backlog, self.collector_thread))
 
     def _thread_ended(self) -> None:
         if self._forked:
@@ -437,9 +522,15 @@ def stats_text(native: Any) -> str:
             for i in range(_core.TOTALS):
                 totals[i] += max(0, native.PoolStat(engine.handle, i))
     workers, values, errors, lost, broken, crashes = totals
-    tasks = f"{values + errors + lost + broken} tasks settled ({values} returned, {errors} raised"
+    others = native.ProcessStat(0)
     return (
-        f"gopool: the Go core (protocol {native.ProtocolVersion()}) supervised {workers} pool "
-        f"workers ({crashes} crashed) and {native.ProcessStat(0)} processes; {tasks}, "
-        f"{lost + broken} lost)"
+        f"gopool: the Go core supervised {_counted(workers, 'pool worker')} ({crashes} crashed)"
+        + (f" and {_counted(others, 'other process', 'es')}" if others else "")
+        + f"; {_counted(values + errors + lost + broken, 'task')}: "
+        f"{values} returned, {errors} raised, {lost} lost"
+        + (f", {broken} not run" if broken else "")
     )
+
+
+def _counted(number: int, what: str, plural: str = "s") -> str:
+    return f"{number} {what}{'' if number == 1 else plural}"

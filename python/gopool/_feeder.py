@@ -16,7 +16,7 @@ TYPE_CHECKING = False  # typing is not imported at run time: it costs millisecon
 if TYPE_CHECKING:
     from typing import Any
 
-    Task = tuple[int, int, int, Any, Any]  # job, index, mode, function, arguments
+    Task = tuple[int, int, int, Any, Any, int]  # job, index, mode, function, arguments, options
 
 # How far imap draws ahead of the workers: items pulled and not finished.
 MIN_WINDOW = 64
@@ -217,11 +217,15 @@ class Backlog:
             self._count = 0
         self._room.changed()
 
-    def join(self) -> None:
+    def join(self, timeout: float | None = None) -> None:
         """Wait for the thread, if there is one."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(timeout)
+
+    def is_alive(self) -> bool:
+        """Whether there is a thread."""
+        return self._thread is not None
 
     def _run(self) -> None:
         while True:

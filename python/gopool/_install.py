@@ -95,13 +95,15 @@ def _patch_pool() -> None:
 def _dispatching_init(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **kwds: Any) -> None:
-        from gopool import pool
+        from gopool import _settings, pool
 
-        if _installed and pool.takes_engine(type(self)) and pool.start(self, *args, **kwds):
+        if not (_installed and pool.takes_engine(type(self))):
+            original(self, *args, **kwds)
+        elif pool.start(self, *args, **kwds):
             _live.add(self)
             weakref.finalize(self, _pool_gone).atexit = False
         else:
-            original(self, *args, **kwds)
+            original(self, *args, **_settings.without_settings(kwds))
 
     return __init__
 

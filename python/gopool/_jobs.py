@@ -31,6 +31,7 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
         self._callback = callback
         self._error_callback = error_callback
         self._settled = False
+        self._cancelled = False
         self._function: Any = None  # what runs, until it is settled; see describe()
         cache[job] = self
 
@@ -51,9 +52,34 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
         if not self._settled:
             self._event.wait(timeout)
 
+    def cancel(self, *, terminate: bool = False) -> bool:
+        """Cancel the task: get() raises TaskCancelledError, error_callback is called with it.
+
+        Args:
+            terminate: also where the task runs already: its worker is ended then, with all
+                processes below it, and replaced.
+
+        Returns:
+            False where it is too late: the task is done, or runs and is not to be terminated.
+            Does not block.
+        """
+        return cancel(self, 1, terminate)
+
+    def cancelled(self) -> bool:
+        """Whether cancel() was in time."""
+        return self._cancelled
+
+    def running(self) -> bool:
+        """Whether a worker has the task and nothing to do before it."""
+        return runs(self)
+
     def _set(self, index: int, outcome: tuple[bool, Any]) -> None:
+        # Who takes the job out of the cache settles it: this, cancel() or terminate().
+        if self._cache.pop(self._job, None) is not None:
+            self._settle(outcome)
+
+    def _settle(self, outcome: tuple[bool, Any]) -> None:
         self._success, self._value = outcome
-        self._cache.pop(self._job, None)  # settled: a callback may terminate the pool
         callback = self._callback if self._success else self._error_callback
         if callback is not None:
             guarded(callback)(self._value)
@@ -62,6 +88,64 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
         if event is not None:
             event.set()
         self._pool = self._function = None
+
+
+class MapResult(stdlib.MapResult):  # type: ignore[type-arg]
+    """multiprocessing.pool.MapResult that can be cancelled."""
+
+    _cancelled = False
+
+    def cancel(self, *, terminate: bool = False) -> bool:
+        """Cancel the call: get() raises TaskCancelledError at once, error_callback is called with
+        it. Chunks that run go on, their results unseen.
+
+        Args:
+            terminate: end those as well, each with its worker, which is replaced.
+
+        Returns:
+            False where it is too late: all chunks are done, or the only one left runs and is not
+            to be terminated. Does not block.
+        """
+        return cancel(self, self._number_left, terminate)
+
+    def cancelled(self) -> bool:
+        """Whether cancel() was in time."""
+        return self._cancelled
+
+    def running(self) -> bool:
+        """Whether a worker has one of the chunks and nothing to do before it."""
+        return runs(self)
+
+    def _set(self, index: int, outcome: tuple[bool, Any]) -> None:
+        # Who takes the job out of the cache settles it: the last chunk, cancel() or terminate().
+        cache = self._cache  # type: ignore[attr-defined]
+        last = self._number_left == 1
+        if not last or cache.pop(self._job, None) is not None:  # type: ignore[attr-defined]
+            super()._set(index, outcome)  # type: ignore[misc]
+
+    def _settle(self, outcome: tuple[bool, Any]) -> None:
+        self._success, self._value = outcome
+        self._number_left = 0
+        callback = self._error_callback  # type: ignore[attr-defined]
+        if callback is not None:
+            callback(self._value)
+        self._event.set()  # type: ignore[attr-defined]
+        self._pool = None
+
+
+def cancel(job: Any, tasks: int, terminate: bool) -> bool:
+    """Cancel a job of so many unsettled tasks, through its pool."""
+    pool = job._pool
+    if pool is None or not pool._engine.cancel(job, tasks, terminate):
+        return False
+    job._cancelled = True
+    return True
+
+
+def runs(job: Any) -> bool:
+    """Whether a task of a job runs."""
+    pool = job._pool
+    return pool is not None and bool(pool._engine.runs(job._job))
 
 
 class _Windowed:
@@ -105,8 +189,14 @@ class Cache(dict):  # type: ignore[type-arg]  # Any is no name at run time
 
 
 def describe(job: Any, index: int) -> str:
-    """What a task runs, in words: the function, and the task's place in its job."""
+    """What a task runs, in words: the function, and the task's place in its job.
+
+    "" where the job is settled: it was cancelled, or the pool terminated.
+    """
+    if job is None:
+        return ""
     function = getattr(job, "_function", None)
+    function = getattr(function, "function", function)  # of a soft timeout's wrapper
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     module = getattr(function, "__module__", None)
     name = f"{module}.{name}" if module else name
@@ -156,4 +246,5 @@ def fail(job: Any, error: BaseException) -> None:
         job._cache.pop(job._job, None)  # type: ignore[attr-defined]
         job._pool = None  # type: ignore[attr-defined]
         return
-    job._set(0, (False, error))
+    job._cache.pop(job._job, None)
+    job._settle((False, error))

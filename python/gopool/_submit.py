@@ -141,8 +141,10 @@ class Submitter:
         # Descriptors of unsettled tasks' regions: the outcome says when to close one.
         self.regions: set[int] = set()
 
-    def submit(self, job: int, index: int, mode: int, function: Any, arguments: Any) -> int:
-        """Pickle a task and hand it over.
+    def submit(
+        self, job: int, index: int, mode: int, function: Any, arguments: Any, options: int = 0
+    ) -> int:
+        """Pickle a task and hand it over; options is a number of Go's, 0 for none.
 
         Returns:
             bytes of payload that are unsettled now.
@@ -158,9 +160,11 @@ class Submitter:
             if len(chunks) == 1 and len(chunks[0]) <= MAX_INLINE:
                 size = len(chunks[0])
                 desk.memory[:size] = chunks[0]
-                load = self._submit(self._pool, desk.handle, size, job, index, mode, number)
+                load = self._submit(
+                    self._pool, desk.handle, size, job, index, mode, number, options
+                )
             else:
-                load = self._submit_region(chunks, job, index, mode, number)
+                load = self._submit_region(chunks, job, index, mode, number, options)
             desk.dumper.clear()
         except BaseException:
             desk.dumper = Dumper()  # the other one may hold half a pickle
@@ -171,7 +175,9 @@ class Submitter:
             raise _core.exception_for(load)
         return load
 
-    def _submit_region(self, chunks: list[Any], job: int, index: int, mode: int, fn: int) -> int:
+    def _submit_region(
+        self, chunks: list[Any], job: int, index: int, mode: int, fn: int, options: int
+    ) -> int:
         with _fork.unforked():
             fd = _fork.own(new_region())
         try:
@@ -182,7 +188,7 @@ class Submitter:
         # From here on whoever takes it out of the set closes it: this method, where Go refuses
         # it, the collector with the outcome, or terminate().
         self.regions.add(fd)
-        load = int(self._native.SubmitRegion(self._pool, fd, size, job, index, mode, fn))
+        load = int(self._native.SubmitRegion(self._pool, fd, size, job, index, mode, fn, options))
         if load < 0:
             self.close_region(fd)
         return load

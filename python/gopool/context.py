@@ -117,11 +117,49 @@ class _OwnContext(_twin.BaseContext):
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
+        *,
+        task_timeout: float | None = None,
+        soft_timeout: float | None = None,
+        retries: int = 0,
+        retry_on: Iterable[type[BaseException]] | None = None,
+        retry_backoff: float = 0.05,
+        worker_memory_limit: int | None = None,
+        worker_memory_soft_limit: int | None = None,
+        worker_max_age: float | None = None,
+        worker_idle_timeout: float | None = None,
+        worker_exit: Callable[[], object] | None = None,
+        daemon: bool = True,
+        capture_stderr: bool = False,
+        kill_grace: float = 5.0,
+        on_event: Callable[[Any], object] | None = None,
     ) -> Pool:
-        """Return a gopool.pool.Pool whose workers are started by this context."""
+        """Return a gopool.pool.Pool whose workers are started by this context.
+
+        gopool.pool.Pool tells what the keywords mean that multiprocessing has not.
+        """
         from gopool.pool import Pool
 
-        return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
+        return Pool(
+            processes,
+            initializer,
+            initargs,
+            maxtasksperchild,
+            context=self.get_context(),
+            task_timeout=task_timeout,
+            soft_timeout=soft_timeout,
+            retries=retries,
+            retry_on=retry_on,
+            retry_backoff=retry_backoff,
+            worker_memory_limit=worker_memory_limit,
+            worker_memory_soft_limit=worker_memory_soft_limit,
+            worker_max_age=worker_max_age,
+            worker_idle_timeout=worker_idle_timeout,
+            worker_exit=worker_exit,
+            daemon=daemon,
+            capture_stderr=capture_stderr,
+            kill_grace=kill_grace,
+            on_event=on_event,
+        )
 
     def Manager(self) -> SyncManager:
         """Return a started gopool.managers.SyncManager; its server is a process of this context."""

@@ -9,6 +9,7 @@
         +-- PoolTerminatedError   the pool was terminated before the task was done
         +-- TaskCancelledError    the task was cancelled (also concurrent.futures.CancelledError)
         +-- TaskTimeoutError      the task took too long (also multiprocessing.TimeoutError)
+        |   +-- SoftTimeoutError  raised inside the task, before it is cut short
         +-- RemoteTaskError       what the task gave can't be rebuilt here
         +-- PayloadTooLargeError  a message is larger than it may be (also ValueError)
         +-- ForkedChildError      a pool was used in a child of its process (also RuntimeError)
@@ -30,6 +31,7 @@ __all__ = [
     "PayloadTooLargeError",
     "PoolTerminatedError",
     "RemoteTaskError",
+    "SoftTimeoutError",
     "TaskCancelledError",  # noqa: F822  made by __getattr__
     "TaskTimeoutError",
     "WorkerLostError",
@@ -108,8 +110,8 @@ class WorkerStartError(BrokenPoolError):
         text = (
             f"worker {self.pid} {describe_exit(self.exitcode)} before its first message, as those "
             "before it; its traceback is on stderr. Likely causes: the script starts processes "
-            "without `if __name__ == '__main__':`, a module that it imports fails in the child, "
-            "or gopool can't be imported there"
+            "without `if __name__ == '__main__':`, it was read from stdin and can't be read again, "
+            "a module that it imports fails in the child, or gopool can't be imported there"
         )
         return f"{text}: {self.reason}" if self.reason else text
 
@@ -122,7 +124,40 @@ class PoolTerminatedError(GopoolError):
 
 
 class TaskTimeoutError(GopoolError, TimeoutError):
-    """The task took longer than it was allowed to."""
+    """The task took longer than its timeout: it was cut short, and its worker ended.
+
+    Attributes:
+        seconds: float, how long it had run.
+        task: str, what ran, as in WorkerLostError.
+        pid: int, the worker that ran it.
+    """
+
+    def __init__(self, seconds: float = 0.0, task: str = "", pid: int = 0) -> None:
+        super().__init__(seconds, task, pid)
+        self.seconds = seconds
+        self.task = task
+        self.pid = pid
+
+    def __str__(self) -> str:
+        what = self.task or "the task"
+        return f"{what} was cut short after {self.seconds:.3g} s, its timeout; worker {self.pid}"
+
+
+class SoftTimeoutError(TaskTimeoutError):
+    """Raised inside a task whose soft timeout is over, for it to clean up and end.
+
+    Attributes:
+        seconds: float, the soft timeout.
+    """
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__(seconds)
+
+    def __reduce__(self) -> tuple[type[SoftTimeoutError], tuple[float]]:
+        return SoftTimeoutError, (self.seconds,)
+
+    def __str__(self) -> str:
+        return f"the task took longer than its soft timeout of {self.seconds:.3g} s"
 
 
 class RemoteTaskError(GopoolError):

@@ -19,7 +19,10 @@ from gopool import _core, _mirror
 from gopool._engine import CALL, MAP, STARMAP, Engine
 from gopool._faces import QueueFace, TaskHandlerFace, TaskQueueFace
 from gopool._jobs import AsyncResult as EngineResult
-from gopool._jobs import Cache, IMapIterator, IMapUnorderedIterator, guarded
+from gopool._jobs import Cache, IMapIterator, IMapUnorderedIterator, MapResult, guarded
+from gopool._options import KILL_GRACE, RETRY_BACKOFF, CallOptions, positive
+from gopool._settings import Settings
+from gopool.exceptions import GopoolError
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -58,7 +61,40 @@ class Pool(stdlib.Pool):
 
     Where this process's limits don't let Go load, the pool is the standard library's, with one
     RuntimeWarning. So is, without one, a pool of a subclass that overrides how tasks travel or
-    workers are made.
+    workers are made. Such pools raise GopoolError for keywords of gopool's own that are not at
+    their defaults.
+
+    Keywords of gopool's own:
+        task_timeout: seconds that each task may run. Then it fails with TaskTimeoutError, and its
+            worker is ended with every process below it (SIGTERM, SIGKILL after kill_grace) and
+            replaced, also while it is busy in C. Chunks of map are of one item then.
+        soft_timeout: seconds after which SoftTimeoutError is raised inside the task.
+        retries: how often a task is run again whose worker was lost; after retry_backoff seconds,
+            twice as many before the next attempt, and so on up to 30. retry_on names what else
+            is retried: WorkerLostError (the default), TaskTimeoutError, or Exception for these
+            and whatever the task raises.
+        worker_memory_limit: bytes that a worker may have resident while it runs a task; beyond
+            them it is ended at once and the task is lost. worker_memory_soft_limit: beyond them
+            it ends after its task. Both are looked at every 0.1 s.
+        worker_max_age: seconds after which a worker ends, between two tasks.
+        worker_idle_timeout: seconds without a task after which a worker ends; it is replaced when
+            there is work for it.
+        worker_exit: called without arguments in each worker that ends in order (close(), an idle
+            worker at terminate(), maxtasksperchild), after its last task and before its
+            finalizers. What it raises is printed as a traceback and changes nothing else. Ctrl-C
+            does not interrupt it. It travels as the initializer does. A worker that is killed, or
+            whose initializer failed, does not call it.
+        daemon: False lets tasks make processes and pools of their own; a worker that ends in
+            order joins those processes first, as a non-daemonic process does. No pool worker, at
+            whatever depth, outlives the process that made its pool.
+        capture_stderr: True keeps the last lines that each worker wrote to descriptor 2, for
+            WorkerLostError.stderr. They still reach this process's descriptor 2, through a pipe
+            and a thread here: so isatty() is false in a worker, what several processes write may
+            come in another order, and a worker waits once the pipe is full (64 KiB) while this
+            process runs no Python code.
+        kill_grace: seconds between asking a worker to end and killing it.
+        on_event: called with each gopool.events.Event of the pool, in the thread that runs
+            callbacks or the one that replaces workers.
 
     Source: multiprocessing.pool.Pool of CPython 3.10 to 3.13.
     """
@@ -70,10 +106,65 @@ class Pool(stdlib.Pool):
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
         context: Any = None,
+        *,
+        task_timeout: float | None = None,
+        soft_timeout: float | None = None,
+        retries: int = 0,
+        retry_on: Iterable[type[BaseException]] | None = None,
+        retry_backoff: float = RETRY_BACKOFF,
+        worker_memory_limit: int | None = None,
+        worker_memory_soft_limit: int | None = None,
+        worker_max_age: float | None = None,
+        worker_idle_timeout: float | None = None,
+        worker_exit: Callable[[], object] | None = None,
+        daemon: bool = True,
+        capture_stderr: bool = False,
+        kill_grace: float = KILL_GRACE,
+        on_event: Callable[[Any], object] | None = None,
     ) -> None:
+        self._state = stdlib.INIT  # __del__ looks at it, whatever is refused here
         arguments = processes, initializer, initargs, maxtasksperchild, context
-        if not takes_engine(type(self)) or not start(self, *arguments):
-            super().__init__(*arguments)
+        settings = Settings(
+            task_timeout=task_timeout,
+            soft_timeout=soft_timeout,
+            retries=retries,
+            retry_on=retry_on,
+            retry_backoff=retry_backoff,
+            worker_memory_limit=worker_memory_limit,
+            worker_memory_soft_limit=worker_memory_soft_limit,
+            worker_max_age=worker_max_age,
+            worker_idle_timeout=worker_idle_timeout,
+            worker_exit=worker_exit,
+            daemon=daemon,
+            capture_stderr=capture_stderr,
+            kill_grace=kill_grace,
+            on_event=on_event,
+        )
+        if not takes_engine(type(self)):
+            settings.refuse_changed(f"{type(self).__name__} makes workers or moves tasks itself")
+        elif _start(self, settings, *arguments):
+            return
+        super().__init__(*arguments)
+
+    def resize(self, processes: int) -> None:
+        """Change the number of workers.
+
+        Args:
+            processes: int >= 1. Workers that are missing are started before this returns; those
+                that are too many end, idle ones at once, others after their task.
+
+        Raises:
+            ValueError: the number is less than 1, or the pool is closed.
+            GopoolError: the pool has no Go core.
+        """
+        if processes < 1:
+            raise ValueError("Number of processes must be at least 1")
+        self._check_running()  # type: ignore[attr-defined]
+        engine = self.__dict__.get("_engine")
+        if engine is None:
+            raise GopoolError("resize() needs the Go core, which this pool does not have")
+        self._processes = processes
+        engine.resize(processes)
 
 
 def takes_engine(kind: type) -> bool:
@@ -91,16 +182,34 @@ def start(
     initargs: Iterable[Any] = (),
     maxtasksperchild: int | None = None,
     context: Any = None,
+    **settings: Any,
 ) -> bool:
     """Give a Pool object, of any class, an engine and start it.
 
     Returns False, with a warning, where this process's limits don't let Go load: the pool is to
     be the standard library's then.
+
+    Raises:
+        GopoolError: that, with a keyword of gopool's own that is not at its default.
     """
+    self._state = stdlib.INIT  # __del__ looks at it, whatever is refused here
+    arguments = processes, initializer, initargs, maxtasksperchild, context
+    return _start(self, Settings(**settings), *arguments)
+
+
+def _start(
+    self: Any,
+    settings: Settings,
+    processes: int | None,
+    initializer: Callable[..., object] | None,
+    initargs: Iterable[Any],
+    maxtasksperchild: int | None,
+    context: Any,
+) -> bool:
     self._pool = []
-    self._state = stdlib.INIT
     obstacle = _core.obstacle()
     if obstacle is not None:
+        settings.refuse_changed(obstacle)
         _core.warn_unsupervised(obstacle)
         return False
     self._ctx = context or _default_context(self)
@@ -111,7 +220,8 @@ def start(
     self._initargs = initargs
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
-    self._engine = engine = Engine(self)
+    self._engine = engine = Engine(self, settings)
+    self._settings = settings
     self._taskqueue = TaskQueueFace(engine)
     self._inqueue, self._outqueue = QueueFace(engine), QueueFace(engine)
     self._quick_put, self._quick_get = self._inqueue.put, self._outqueue.get
@@ -154,7 +264,23 @@ def _end(engine: Engine) -> None:
     engine.terminate()
 
 
-# The methods that differ, for pools with an engine. `self` is any Pool object.
+# The methods that differ, for pools with an engine. `self` is any Pool object. `timeout` and its
+# like are the last three arguments of each; where none is given the pool's own hold.
+
+
+def _pool_apply(
+    self: Any,
+    func: Callable[..., Any],
+    args: Iterable[Any] = (),
+    kwds: dict[str, Any] = {},  # noqa: B006  the standard library's signature
+    *,
+    timeout: float | None = None,
+    soft_timeout: float | None = None,
+    retries: int | None = None,
+) -> Any:
+    """Equivalent of `func(*args, **kwds)`; see apply_async() for the keywords."""
+    asked = _given(timeout=timeout, soft_timeout=soft_timeout, retries=retries)
+    return self.apply_async(func, args, kwds, **asked).get()
 
 
 def _pool_apply_async(
@@ -164,16 +290,86 @@ def _pool_apply_async(
     kwds: dict[str, Any] = {},  # noqa: B006  the standard library's signature
     callback: Callable[[Any], object] | None = None,
     error_callback: Callable[[BaseException], object] | None = None,
+    *,
+    timeout: float | None = None,
+    soft_timeout: float | None = None,
+    retries: int | None = None,
 ) -> EngineResult:
-    """Asynchronous version of `apply()` method."""
+    """Asynchronous version of `apply()` method.
+
+    Args:
+        timeout: seconds that the task may run; then it fails with TaskTimeoutError, and its
+            worker is ended and replaced. None: the pool's task_timeout.
+        soft_timeout: seconds after which SoftTimeoutError is raised inside the task.
+        retries: how often the task may be run again; see the pool's retry_on.
+    """
     if self._state != _RUN:
         raise ValueError("Pool not running")
+    options, func = _asked(self, func, timeout, soft_timeout, retries)
     result = EngineResult(self, callback, error_callback)
     if callback or error_callback:
         self._engine.expect_callbacks()
     result._function = func
-    self._engine.submit(result._job, CALL, func, (args, kwds))
+    self._engine.submit(result._job, CALL, func, (args, kwds), options)
     return result
+
+
+def _given(**wishes: Any) -> dict[str, Any]:
+    """What is not None: a subclass may override a method without the keywords."""
+    return {name: value for name, value in wishes.items() if value is not None}
+
+
+def _asked(
+    self: Any, func: Any, timeout: float | None, soft_timeout: float | None, retries: int | None
+) -> tuple[int, Any]:
+    """What a call of one task asks for: (Go's number of it, the function to run)."""
+    if self._settings.plain_tasks and timeout is soft_timeout is retries is None:
+        return 0, func
+    call = CallOptions(self._settings, timeout, soft_timeout, retries)
+    return self._engine.options(call), call.wrapped(func)
+
+
+def _map_method(name: str, mapper: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    """map or starmap, and its asynchronous version."""
+
+    def synchronous(
+        self: Any,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        *,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        retries: int | None = None,
+    ) -> Any:
+        asked = _given(timeout=timeout, soft_timeout=soft_timeout, retries=retries)
+        return self._map_async(func, iterable, mapper, chunksize, **asked).get()
+
+    def asynchronous(
+        self: Any,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        *,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        retries: int | None = None,
+    ) -> Any:
+        asked = _given(timeout=timeout, soft_timeout=soft_timeout, retries=retries)
+        return self._map_async(
+            func, iterable, mapper, chunksize, callback, error_callback, **asked
+        )
+
+    for method, title in ((synchronous, name), (asynchronous, name + "_async")):
+        method.__name__ = title
+        method.__doc__ = (
+            f"{getattr(stdlib.Pool, title).__doc__}\n\n"
+            "        timeout, soft_timeout and retries are each item's, as in apply_async(): with\n"
+            "        a timeout, chunks are of one item; a larger chunksize raises ValueError.\n"
+        )
+    return synchronous, asynchronous
 
 
 def _pool_map_async(
@@ -184,9 +380,16 @@ def _pool_map_async(
     chunksize: int | None = None,
     callback: Callable[[Any], object] | None = None,
     error_callback: Callable[[BaseException], object] | None = None,
+    *,
+    timeout: float | None = None,
+    soft_timeout: float | None = None,
+    retries: int | None = None,
 ) -> Any:
     """Helper of map, starmap and their async versions."""
     self._check_running()
+    call = CallOptions(self._settings, timeout, soft_timeout, retries)
+    chunksize = call.chunksize(chunksize)
+    func = call.wrapped(func)
     if not hasattr(iterable, "__len__"):
         iterable = list(iterable)
     length = len(iterable)  # type: ignore[arg-type]
@@ -196,7 +399,7 @@ def _pool_map_async(
     if length == 0:
         chunksize = 0
     chunks = stdlib.Pool._get_tasks(func, iterable, chunksize)  # type: ignore[attr-defined]
-    result = stdlib.MapResult(
+    result = MapResult(
         self,
         chunksize,
         length,
@@ -206,13 +409,14 @@ def _pool_map_async(
     if callback or error_callback:
         self._engine.expect_callbacks()
     result._function = func  # type: ignore[attr-defined]
-    tasks: Iterator[tuple[int, int, int, Any, Any]]
+    tasks: Iterator[tuple[int, int, int, Any, Any, int]]
+    options = self._engine.options(call)
     job, mode = result._job, _MODES.get(mapper)  # type: ignore[attr-defined]
     if mode is None:
-        tasks = ((job, i, CALL, mapper, ((chunk,), {})) for i, chunk in enumerate(chunks))
+        tasks = ((job, i, CALL, mapper, ((chunk,), {}), options) for i, chunk in enumerate(chunks))
     else:
-        tasks = ((job, i, mode, func, items) for i, (_, items) in enumerate(chunks))
-    self._engine.submit_all(tasks, result._number_left)  # type: ignore[attr-defined]
+        tasks = ((job, i, mode, func, items, options) for i, (_, items) in enumerate(chunks))
+    self._engine.submit_all(tasks, result._number_left)
     return result
 
 
@@ -222,17 +426,27 @@ _MODES = {
 }
 
 
-def _imap(self: Any, kind: Any, func: Any, iterable: Iterable[Any], chunksize: int) -> Any:
+def _imap(
+    self: Any,
+    kind: Any,
+    func: Any,
+    iterable: Iterable[Any],
+    chunksize: int,
+    call: CallOptions,
+) -> Any:
     self._check_running()
     if chunksize < 1:
         raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+    call.chunksize(chunksize)
+    func = call.wrapped(func)
+    options = self._engine.options(call)
     result = kind(self)
     result._function = func
     if chunksize == 1:
-        self._engine.feed(result, CALL, func, _single_arguments(iterable))
+        self._engine.feed(result, CALL, func, _single_arguments(iterable), options)
         return result
     chunks = stdlib.Pool._get_tasks(func, iterable, chunksize)  # type: ignore[attr-defined]
-    self._engine.feed(result, MAP, func, (items for _, items in chunks))
+    self._engine.feed(result, MAP, func, (items for _, items in chunks), options)
     return (item for chunk in result for item in chunk)
 
 
@@ -243,18 +457,40 @@ def _single_arguments(iterable: Iterable[Any]) -> Iterator[Any]:
 
 
 def _pool_imap(
-    self: Any, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1
+    self: Any,
+    func: Callable[..., Any],
+    iterable: Iterable[Any],
+    chunksize: int = 1,
+    *,
+    timeout: float | None = None,
+    soft_timeout: float | None = None,
+    retries: int | None = None,
 ) -> Iterator[Any]:
-    """Equivalent of `map()` -- can be MUCH slower than `Pool.map()`."""
-    result: Iterator[Any] = _imap(self, IMapIterator, func, iterable, chunksize)
+    """Equivalent of `map()` -- can be MUCH slower than `Pool.map()`.
+
+    timeout, soft_timeout and retries are each item's, as in map().
+    """
+    call = CallOptions(self._settings, timeout, soft_timeout, retries)
+    result: Iterator[Any] = _imap(self, IMapIterator, func, iterable, chunksize, call)
     return result
 
 
 def _pool_imap_unordered(
-    self: Any, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1
+    self: Any,
+    func: Callable[..., Any],
+    iterable: Iterable[Any],
+    chunksize: int = 1,
+    *,
+    timeout: float | None = None,
+    soft_timeout: float | None = None,
+    retries: int | None = None,
 ) -> Iterator[Any]:
-    """Like `imap()` method but ordering of results is arbitrary."""
-    result: Iterator[Any] = _imap(self, IMapUnorderedIterator, func, iterable, chunksize)
+    """Like `imap()` method but ordering of results is arbitrary.
+
+    timeout, soft_timeout and retries are each item's, as in map().
+    """
+    call = CallOptions(self._settings, timeout, soft_timeout, retries)
+    result: Iterator[Any] = _imap(self, IMapUnorderedIterator, func, iterable, chunksize, call)
     return result
 
 
@@ -273,16 +509,25 @@ def _pool_terminate(self: Any) -> None:
     self._terminate()
 
 
-def _pool_join(self: Any) -> None:
-    """Wait until the workers are gone; after close() or terminate()."""
+def _pool_join(self: Any, *, timeout: float | None = None) -> bool | None:
+    """Wait until the workers are gone; after close() or terminate().
+
+    Args:
+        timeout: seconds to wait at most; None: until they are.
+
+    Returns:
+        with a timeout: whether they are gone.
+    """
     util.debug("joining pool")
     if self._state == _RUN:
         raise ValueError("Pool is still running")
     elif self._state not in (_CLOSE, _TERMINATE):
         raise ValueError("In unknown state")
-    self._engine.join()
+    if not self._engine.join(positive("timeout", timeout)):
+        return False
     for process in list(self._pool):
         process.join()
+    return None if timeout is None else True
 
 
 def _pool_repopulate_pool(self: Any) -> None:
@@ -296,8 +541,16 @@ def _pool_del(self: Any, _warn: Any = warnings.warn, _run: str = _RUN) -> None:
 
 
 # What an engine replaces in the standard library's class; _install.py uses the same table.
+_map, _map_async = _map_method("map", stdlib.mapstar)  # type: ignore[attr-defined]
+_starmap, _starmap_async = _map_method("starmap", stdlib.starmapstar)  # type: ignore[attr-defined]
+
 METHODS: dict[str, Callable[..., Any]] = {
+    "apply": _pool_apply,
     "apply_async": _pool_apply_async,
+    "map": _map,
+    "map_async": _map_async,
+    "starmap": _starmap,
+    "starmap_async": _starmap_async,
     "_map_async": _pool_map_async,
     "imap": _pool_imap,
     "imap_unordered": _pool_imap_unordered,
@@ -314,12 +567,13 @@ def dispatching(
 ) -> Callable[..., Any]:
     """A method that serves pools with an engine by `method` and all others by `original`."""
 
-    @functools.wraps(original)
+    @functools.wraps(method)
     def dispatch(self: Any, *args: Any, **kwds: Any) -> Any:
         if "_engine" in self.__dict__:
             return method(self, *args, **kwds)
         return original(self, *args, **kwds)
 
+    dispatch.__name__, dispatch.__qualname__ = original.__name__, original.__qualname__
     return dispatch
 
 

@@ -46,6 +46,7 @@ OWN_OBJECTS = {
 OWN_EXCEPTIONS = {
     *("GopoolError", "WorkerLostError", "WorkerStartError", "BrokenPoolError"),
     *("PoolTerminatedError", "TaskCancelledError", "TaskTimeoutError", "RemoteTaskError"),
+    "SoftTimeoutError",
     *("PayloadTooLargeError", "ForkedChildError", "CoreError"),
 }
 

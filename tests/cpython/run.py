@@ -277,11 +277,36 @@ def choose_cases(options: argparse.Namespace) -> list[Case]:
 def main() -> int:
     """Run what the command line asks for, side by side, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--method", action="append", choices=skips.ALL_METHODS)
-    parser.add_argument("--way", type=int, choices=(2, 3), help="2: gopool's names, 3: install()")
-    parser.add_argument("--plain", action="store_true", help="without gopool")
-    parser.add_argument("-k", dest="pattern", action="append", default=[], help="as unittest's -k")
-    parser.add_argument("-v", dest="verbose", action="store_true", help="skips, slowest tests")
+    parser.add_argument(
+        "--method",
+        action="append",
+        choices=skips.ALL_METHODS,
+        help="run this start method; may be given again (default: all three, and fork by way 2)",
+    )
+    parser.add_argument(
+        "--way",
+        type=int,
+        choices=(2, 3),
+        help="how gopool is reached: 2 by its names, in the place of multiprocessing's (fork "
+        "unless --method says otherwise), 3 by install()",
+    )
+    parser.add_argument(
+        "--plain", action="store_true", help="run the suite without gopool, to compare"
+    )
+    parser.add_argument(
+        "-k",
+        dest="pattern",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="run the tests whose names match, as unittest's -k does; may be given again",
+    )
+    parser.add_argument(
+        "-v",
+        dest="verbose",
+        action="store_true",
+        help="print every skip with its reason, and the ten slowest tests",
+    )
     options = parser.parse_args()
     if importlib.util.find_spec("test._test_multiprocessing") is None:
         print(f"{sys.executable} came without CPython's tests (test._test_multiprocessing)")

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What the build says on a machine that lacks something: one sentence, each one faked here."""
 
+import ast
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +143,52 @@ def test_hook_on_a_foreign_platform_prints_only_the_sentence() -> None:
     assert done.stderr.splitlines() == [
         "gopool runs on Linux only, this is sunos5: use Linux or WSL 2."
     ]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((BACKEND / "gopool_build").glob("*.py")), ids=lambda path: path.stem
+)
+def test_backend_is_syntax_that_old_interpreters_read(path: Path) -> None:
+    """Python 3.8 compiles the backend: it has to get as far as the sentence about its version."""
+    ast.parse(path.read_text(), feature_version=(3, 8))
+
+
+def _old_interpreters() -> dict[str, Path]:
+    """Pythons before MIN_PYTHON that this machine has and that run, by version."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = {}
+    for version in ("3.8", "3.9"):
+        on_path = shutil.which(f"python{version}")
+        for path in [*([Path(on_path)] if on_path else []), *pyenv.glob(f"{version}.*/bin/python")]:
+            # A shim on PATH may stand for nothing.
+            if subprocess.run([path, "-c", ""], capture_output=True).returncode == 0:
+                found[version] = path
+    return found
+
+
+def test_old_interpreter_gets_only_the_sentence() -> None:
+    """What pip shows under Python 3.8 and 3.9, and what setup.py says: one line, no traceback."""
+    interpreters = _old_interpreters()
+    if not interpreters:
+        pytest.skip("no Python 3.8 or 3.9 here; their syntax is tested above all the same")
+    # The hook needs no more of setuptools than that it can be imported; not all have it.
+    code = (
+        "import sys, types; sys.modules['setuptools'] = types.ModuleType('setuptools'); "
+        "sys.modules['setuptools'].build_meta = None; "
+        "from gopool_build import backend, bindings; backend.get_requires_for_build_wheel()"
+    )
+    for version, interpreter in interpreters.items():
+        done = subprocess.run(
+            [interpreter, "-B", "-c", code],
+            cwd=ROOT,
+            env={"PATH": os.defpath, "PYTHONPATH": str(BACKEND)},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stderr) == (
+            1,
+            f"gopool needs Python 3.10 or newer, this is {version}: use a newer one.\n",
+        )
 
 
 def test_no_go_is_one_sentence() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import functions as f
-from gopool import _core, exceptions
+from gopool import _core, _engine, exceptions
 
 
 @pytest.mark.parametrize("result", [0, 1, 2**40])
@@ -47,7 +48,7 @@ def test_wrong_numbers_are_codes() -> None:
         native.PoolRelease(10**9),
         native.ProcessReaped(10**9, 0, 1),
         native.StagingClose(10**9),
-        native.Submit(10**9, 1, 1, 1, 0, 0, 0),
+        native.Submit(10**9, 1, 1, 1, 0, 0, 0, 0),
         native.WorkerReaped(10**9, 1, 0, 1),
         native.FunctionAdd(10**9, 1, 1),
     ]
@@ -100,6 +101,30 @@ def test_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _core.loaded()
 
 
+def test_stats_text_of_counters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line agrees in number, and tells tasks that no worker ran from those lost with one."""
+    monkeypatch.setattr(_engine, "_engines", ())
+    native = SimpleNamespace(closed_totals=[1, 1, 0, 0, 0, 0], ProcessStat=lambda which: 0)
+    assert _engine.stats_text(native) == (
+        "gopool: the Go core supervised 1 pool worker (0 crashed); "
+        "1 task: 1 returned, 0 raised, 0 lost"
+    )
+    native = SimpleNamespace(closed_totals=[5, 0, 1, 2, 3, 4], ProcessStat=lambda which: 2)
+    assert _engine.stats_text(native) == (
+        "gopool: the Go core supervised 5 pool workers (4 crashed) and 2 other processes; "
+        "6 tasks: 0 returned, 1 raised, 2 lost, 3 not run"
+    )
+
+
+def test_stats_text_where_go_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where limits kept Go out, the line says which; it does not say that Go wasn't needed."""
+    monkeypatch.setattr(_core, "_native", None)
+    monkeypatch.setattr(_core, "_reason_warned", "")
+    with pytest.warns(RuntimeWarning, match="RLIMIT_AS is 5"):
+        _core.warn_unsupervised("RLIMIT_AS is 5")
+    assert _core.stats_text() == "gopool: the Go core was not used: RLIMIT_AS is 5"
+
+
 def test_stats_text(tmp_path: Any) -> None:
     """The line about what Go did counts workers, processes and tasks; without Go it says so."""
     done = f.run_script(
@@ -132,10 +157,10 @@ if __name__ == "__main__":
     )
     assert (done.returncode, done.stderr) == (0, "")
     before, after = done.stdout.splitlines()
-    assert before == "gopool: the Go core was not needed"
+    assert before == "gopool: the Go core was not used: no pool needed it"
     for part in (
         "pool workers (1 crashed)",
-        "and 1 processes",
-        "6 tasks settled (4 returned, 1 raised, 1 lost)",
+        "and 1 other process;",
+        "; 6 tasks: 4 returned, 1 raised, 1 lost",
     ):
         assert part in after

@@ -24,6 +24,7 @@ TREE = {
     "PoolTerminatedError": (exceptions.GopoolError,),
     "TaskCancelledError": (exceptions.GopoolError, concurrent.futures.CancelledError),
     "TaskTimeoutError": (exceptions.GopoolError, multiprocessing.TimeoutError),
+    "SoftTimeoutError": (exceptions.TaskTimeoutError,),
     "RemoteTaskError": (exceptions.GopoolError,),
     "PayloadTooLargeError": (exceptions.GopoolError, ValueError),
     "ForkedChildError": (exceptions.GopoolError, RuntimeError),
@@ -45,6 +46,11 @@ ARGUMENTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     ),
     "BrokenPoolError": ((12, 1, "text"), {"pid": 12, "exitcode": 1, "reason": "text"}),
     "WorkerStartError": ((12, None, ""), {"pid": 12, "exitcode": None, "reason": ""}),
+    "TaskTimeoutError": (
+        (0.5, "mod.f", 12),
+        {"seconds": 0.5, "task": "mod.f", "pid": 12},
+    ),
+    "SoftTimeoutError": ((0.5,), {"seconds": 0.5}),
     "RemoteTaskError": (
         ("mod.E", "E(1)", "line 1"),
         {"type_name": "mod.E", "text": "E(1)", "traceback": "line 1"},
@@ -120,7 +126,7 @@ def test_exit_codes_in_words(exitcode: Any, name: Any, words: str) -> None:
 def test_messages_say_what_to_try() -> None:
     """A worker that never spoke: where to look, and the likely causes."""
     text = str(exceptions.WorkerStartError(7, 1))
-    for part in ("before its first message", "stderr", "if __name__ == '__main__':"):
+    for part in ("before its first message", "stderr", "if __name__ == '__main__':", "stdin"):
         assert part in text
     assert str(exceptions.RemoteTaskError()).endswith("the cause says why")
     assert "raised E(1), which" in str(exceptions.RemoteTaskError("m.E", "E(1)", "tb"))

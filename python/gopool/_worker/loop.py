@@ -39,6 +39,7 @@ def main(
     initargs: tuple[Any, ...],
     maxtasks: int | None,
     wrap_exception: bool,
+    worker_exit: Callable[[], object] | None,
 ) -> None:
     """Run a pool's worker until it is told to stop or has done maxtasks tasks.
 
@@ -47,6 +48,7 @@ def main(
         parent: the read end of the parent's lifeline.
         initializer, initargs, maxtasks: as in multiprocessing.Pool.
         wrap_exception: whether the text of a task's traceback travels with its exception.
+        worker_exit: called last, where the worker ends in order.
     """
     global _current
     lifeline.arm(parent.fd)
@@ -55,6 +57,8 @@ def main(
     try:
         worker.initialize(initializer, initargs)
         worker.serve()
+        if worker_exit is not None:
+            worker.say_goodbye(worker_exit)
     except (ParentGone, BrokenPipeError, ConnectionResetError):
         util.debug("gopool worker: the parent is gone")
     finally:
@@ -108,6 +112,18 @@ class Worker:
             self._run(task, fd)
             completed += 1
         util.debug("worker exiting after %d tasks", completed)
+
+    def say_goodbye(self, worker_exit: Callable[[], object]) -> None:
+        """Call the exit hook. Ctrl-C is ignored meanwhile, as it is between two tasks."""
+        try:
+            worker_exit()
+        except BaseException:
+            if self._is_worker:
+                import traceback
+
+                traceback.print_exc()
+        if not self._is_worker:
+            self._leave(0)
 
     def _run(self, task: Any, fd: int) -> None:
         number, mode, function, payload, definition = task
