@@ -35,7 +35,7 @@ with_go = @echo '$(1)'; $(WITH_GO) $(1)
 PYTEST = $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build test-go test-py test-cpython test-faults lint fmt wheel bench clean
+.PHONY: help demo test build test-go test-py test-cpython test-faults chaos lint fmt wheel bench clean
 .PHONY: FORCE
 
 help:  ## print this list
@@ -59,6 +59,9 @@ test-cpython: $(STAMPS)/build $(STAMPS)/test  ## CPython's own multiprocessing s
 
 test-faults: $(STAMPS)/build $(STAMPS)/test  ## dying workers, torn frames, exhausted limits
 	$(PYTEST) tests/faults
+
+chaos: $(STAMPS)/build $(STAMPS)/test  ## long forms of the chaos and leak tests; GOPOOL_SEED=n repeats one
+	GOPOOL_CHAOS=1 $(PYTEST) -s tests/faults/test_chaos.py tests/faults/test_no_leaks.py
 
 lint: $(STAMPS)/go $(STAMPS)/test  ## gofmt, vet, staticcheck, ruff, mypy
 	@$(WITH_GO) sh -c 'found=$$(gofmt -l gopool bridge pyapi); \

@@ -177,3 +177,25 @@ def test_without_retries(tmp_path: Any, chance: random.Random, method: str) -> N
         assert error.exitcode == -killer.killed[error.pid]
     assert len(killer.killed) > TASKS / 200
     assert len(ledger.errors) <= len(killer.killed)
+
+
+def test_with_retries(tmp_path: Any, chance: random.Random) -> None:
+    """With retries every task gives its value; only what was lost is run again."""
+    path = str(tmp_path / "records")
+    ledger = Ledger(TASKS)
+    begun = time.monotonic()
+    pool: Any = gopool.get_context("fork").Pool(WORKERS, faulthandler.disable, retries=20)
+    with pool:
+        with chaos(pool, path, chance) as killer:
+            submit(pool, path, chance, ledger)
+            ledger.wait()
+        pool.close()
+        pool.join()
+    runs = Counter(number for number, _ in s.records(path))
+    print(summary(killer, ledger, runs, time.monotonic() - begun))
+    assert ledger.settled == dict.fromkeys(range(TASKS), 1)
+    assert not ledger.errors
+    for number, value in ledger.values.items():
+        assert value in (number, [number])
+    assert len(killer.killed) > TASKS / 200
+    assert runs.total() - TASKS <= len(killer.killed)  # nobody else is run again

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: MIT
+"""Each failure under gopool and under plain multiprocessing, on the same input, side by side.
+
+    python tests/faults/compare_with_stdlib.py
+
+Every case runs in an interpreter of its own that has 5 seconds; what is not done then hangs.
+No test: what it prints is for people.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+
+LIMIT = 5  # seconds
+
+PRELUDE = """
+import os, signal, sys, threading, time
+import {package} as mp
+import functions as f
+import sabotage as s
+
+def show(get):
+    try:
+        print("returned", repr(get())[:60])
+    except BaseException as error:
+        print(type(error).__name__ + ":", str(error).splitlines()[0][:110] if str(error) else "")
+
+if __name__ == "__main__":
+    context = mp.get_context("fork")
+"""
+
+# name -> body; each is indented into the guard of the prelude.
+CASES = {
+    "worker dies in a task": """
+        pool = context.Pool(2)
+        lost = pool.apply_async(s.act, ("SIGKILL",))
+        others = [pool.apply_async(f.square, (x,)) for x in range(4)]
+        show(lost.get)
+        print("others:", [r.get() for r in others])
+    """,
+    "worker dies in a chunk of map": """
+        pool = context.Pool(2)
+        show(lambda: pool.map(s.act_or_take, ["", "segfault", ""], 1))
+    """,
+    "worker dies idle": """
+        pool = context.Pool(1)
+        os.kill(pool.apply(f.pid), signal.SIGKILL)
+        show(pool.apply_async(f.square, (3,)).get)
+    """,
+    "argument does not pickle": """
+        pool = context.Pool(1)
+        show(pool.apply_async(f.identity, (f.BadArgument(),)).get)
+        print("then:", pool.apply(f.square, (3,)))
+    """,
+    "argument does not unpickle": """
+        pool = context.Pool(1)
+        show(pool.apply_async(f.identity, (f.Bomb(int, "no number"),)).get)
+        print("then:", pool.apply(f.square, (3,)))
+    """,
+    "result does not pickle": """
+        pool = context.Pool(1)
+        show(pool.apply_async(f.make_lambda).get)
+        print("then:", pool.apply(f.square, (3,)))
+    """,
+    "exception does not unpickle here": """
+        pool = context.Pool(1)
+        show(pool.apply_async(f.raise_unpicklable_here).get)
+        print("then:", pool.apply(f.square, (3,)))
+    """,
+    "dropped right after apply_async": """
+        result = context.Pool(1).apply_async(f.square, (3,))
+        show(result.get)
+    """,
+    "task raises SystemExit": """
+        pool = context.Pool(1)
+        show(pool.apply_async(s.act, ("SystemExit",)).get)
+        print("then:", pool.apply(f.square, (3,)))
+    """,
+    "task raises KeyboardInterrupt": """
+        pool = context.Pool(1)
+        show(pool.apply_async(s.act, ("KeyboardInterrupt",)).get)
+        print("then:", pool.apply(f.square, (3,)))
+    """,
+    "callback raises": """
+        pool = context.Pool(1)
+        pool.apply_async(f.square, (2,), callback=lambda _: 1 / 0).wait()
+        show(pool.apply_async(f.square, (3,)).get)
+    """,
+    "initializer raises": """
+        pool = context.Pool(1, f.fail_initializer)
+        show(pool.apply_async(f.square, (3,)).get)
+    """,
+    "task closes all descriptors": """
+        pool = context.Pool(1)
+        show(pool.apply_async(os.closerange, (3, 256)).get)
+        print("then:", pool.apply(f.square, (3,)))
+    """,
+    "task forks by itself": """
+        pool = context.Pool(1)
+        show(pool.apply_async(f.fork_and_return).get)
+        print("then:", pool.apply(f.square, (3,)))
+    """,
+    "terminate() with a task pending": """
+        pool = context.Pool(1)
+        result = pool.apply_async(time.sleep, (60,))
+        pool.terminate()
+        show(result.get)
+    """,
+    "parent killed by SIGKILL": """
+        pool = context.Pool(1)
+        pid = pool.apply(f.pid)
+        pool.apply_async(time.sleep, (60,))
+        if os.fork() == 0:
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(1)
+            alive = open(f"/proc/{pid}/stat").read().split()[2] if os.path.exists(
+                f"/proc/{pid}") else "Z"
+            print("the worker", "is gone" if alive == "Z" else "lives on", flush=True)
+            alive == "Z" or os.kill(pid, signal.SIGKILL)
+            os._exit(0)
+        time.sleep(60)
+    """,
+    "input iterable raises in imap": """
+        pool = context.Pool(1)
+        items = pool.imap(f.square, (1 // (2 - x) for x in range(4)))
+        print([next(items), next(items)])
+        show(lambda: next(items))
+    """,
+    "close(), join() after half an imap": """
+        pool = context.Pool(1)
+        items = pool.imap(f.square, range(1000))
+        next(items)
+        pool.close()
+        pool.join()
+        print("joined")
+    """,
+}
+
+
+def run(package: str, body: str) -> str:
+    """What a case prints, on one line; HANGS where it did not end."""
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    path = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
+    indented = "\n".join(line[4:] for line in body.splitlines())
+    # A session of its own, so that nothing of a case that hangs is left.
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-u", "-c", PRELUDE.replace("{package}", package)
+         + indented],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+    )
+    try:
+        text, _ = process.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        _kill_session(process.pid)
+        text, _ = process.communicate()
+        text += "HANGS"
+    finally:
+        _kill_session(process.pid)
+    return "; ".join(text.split("\n")).strip("; ")
+
+
+def _kill_session(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def main() -> None:
+    for name, body in CASES.items():
+        print(f"{name}\n  gopool: {run('gopool', body)}", flush=True)
+        print(f"  stdlib: {run('multiprocessing', body)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
