@@ -159,7 +159,7 @@ func (p *Pool) Exited(id WorkerID) error {
 	p.takeBack(w)
 	p.ahead -= w.ahead() // what is left was begun and can only be lost
 	switch {
-	case wanted || w.proven:
+	case wanted || w.proven || len(w.leases) > 0: // a task that kills its worker is used up
 	case w.ready:
 		p.guard.idled()
 	default:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _STATUS_TIMEOUT = 5.0
 
 
+_IMPORT_PATIENCE = 1.0  # seconds
+
 _SUMMONED = -2  # of NextExited: one more worker is asked for
 
 # Of how many ended workers beyond the pool's size the last words are kept.
@@ -65,7 +67,9 @@ class Member:
         lifeline = _lifeline.read_end()
         with _fork.passing(self.peer, lifeline, self.dump, writer), popen.unadopted():
             self.process.start()
-        self.pid = self.process.pid  # the user may close the process object
+        # Kept, since the user may close the process object; one of a context of the user's own
+        # may even have none.
+        self.pid = getattr(self.process, "pid", 0)
 
     def last_words(self) -> tuple[str, str]:
         """What the ended worker left: its dump, and the end of what it wrote to stderr."""
@@ -214,7 +218,7 @@ class Crew:
             self._handle, process.pid, member.socket, member.peer, member.pidfd
         )
         self._members[_core.checked(worker)] = member
-        self.tell("start", name=process.name, pid=process.pid)
+        self.tell("start", name=process.name, pid=member.pid)
 
     def tell(self, kind: str, **about: Any) -> None:
         """Emit an event, where somebody may listen."""
@@ -241,7 +245,7 @@ class Crew:
         with contextlib.suppress(ValueError):  # the user took it out of the pool's list
             self._processes.remove(member.process)
         member.close()
-        name, pid = member.process.name, member.process.pid
+        name, pid = member.process.name, member.pid
         kind = "end" if asked or code == 0 else "crash"
         self.tell(kind, name=name, pid=pid, exitcode=code)
         return _core.checked(verdict)
@@ -289,6 +293,18 @@ def _status(process: Any) -> int | None:
     else:
         process.join(0)
     return code if isinstance(code, int) else None
+
+
+def _await_imports() -> None:
+    """Wait a second at most until no other thread is at an import.
+
+    A worker that is forked in the middle of one has the module half made. The locks exist while
+    an import runs; a program whose main module is imported by another holds one for ever.
+    """
+    locks = getattr(sys.modules.get("_frozen_importlib"), "_module_locks", None)
+    deadline = time.monotonic() + _IMPORT_PATIENCE
+    while locks and time.monotonic() < deadline:
+        time.sleep(0.005)  # nothing tells when an import ends
 
 
 def _still_there(pid: int) -> bool:
@@ -395,6 +411,7 @@ class Maintenance(threading.Thread):
         self._due = None
         if self._state != stdlib.RUN:
             return
+        _await_imports()
         try:
             self._crew.refill(self.most)
         except Exception as error:

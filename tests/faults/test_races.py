@@ -247,3 +247,32 @@ def test_large_result_to_a_parent_without_descriptors() -> None:
                 os.close(fd)
         assert pool.apply(f.pid) == pid
         assert len(pool.apply(bytes, (1_000_000,))) == 1_000_000
+
+
+def test_import_lock_of_another_thread(tmp_path: Any) -> None:
+    """A worker that is forked while another thread imports a module can use that module.
+
+    Here the main thread is at the import for the program's whole life.
+    """
+    (tmp_path / "imported.py").write_text(
+        """
+import gopool
+
+def number(x):
+    return x
+
+with gopool.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+    print([pool.apply(number, (i,)) for i in range(3)])
+"""
+    )
+    done = f.run_script(tmp_path, "import imported")
+    f.assert_silent_success(done, "[0, 1, 2]\n")
+
+
+def test_tasks_that_kill_their_workers(context: Any) -> None:
+    """A pool does not slow down because its tasks end their workers: each uses one task up."""
+    with context.Pool(1) as pool:
+        results = [pool.apply_async(f.exit_hard) for _ in range(12)]
+        for result in results:
+            with pytest.raises(gopool.WorkerLostError):
+                result.get(20)

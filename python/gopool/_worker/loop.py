@@ -59,6 +59,7 @@ def main(
     if stderr is not None:
         os.dup2(stderr.fd, 2)
         os.close(stderr.fd)
+    ondemand.free_import_locks()
     ondemand.offer_pool_module()
     worker = _current = Worker(Channel(endpoint.fd), maxtasks, wrap_exception)
     try:
