@@ -10,6 +10,7 @@ const (
 	PadRecord    = padRecord
 	MaxOverflow  = maxOverflow
 	MaxRegions   = maxRegions
+	StatusEvent  = statusEvent
 )
 
 // Send and Receive are the two system calls of a worker's socket.

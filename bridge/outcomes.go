@@ -32,6 +32,7 @@ type Outcomes struct {
 	asleep   bool       // the collector found nothing and waits on the eventfd
 	drained  bool
 	poked    bool     // a worker has ended since Take last said so
+	most     int      // regions that may be unread
 	resume   []func() // called when there is room again
 }
 
@@ -46,13 +47,22 @@ const (
 	// maxOverflow is how many bytes may wait beside the ring before workers are not read any
 	// more: as much as a pool's unsettled payload may hold.
 	maxOverflow = 64 << 20
-	// maxRegions is how many unread outcomes may keep a descriptor open: few, beside the usual
-	// limit of 1,024 in a process.
+	// maxRegions is how many unread outcomes may keep a descriptor open, unless SetMaxRegions
+	// says fewer: few, beside the usual limit of 1,024 in a process.
 	maxRegions = 64
 )
 
 // NewOutcomes lays the ring into mem, whose length is a multiple of eight.
-func NewOutcomes(mem []byte, wakeFD int) *Outcomes { return &Outcomes{mem: mem, wake: wakeFD} }
+func NewOutcomes(mem []byte, wakeFD int) *Outcomes {
+	return &Outcomes{mem: mem, wake: wakeFD, most: maxRegions}
+}
+
+// SetMaxRegions bounds how many unread outcomes may keep a descriptor open.
+func (q *Outcomes) SetMaxRegions(n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.most = min(n, maxRegions)
+}
 
 // Deliver appends an outcome and wakes the collector if it sleeps.
 func (q *Outcomes) Deliver(o *gopool.Outcome) {
@@ -171,7 +181,7 @@ func (q *Outcomes) available() int {
 }
 
 // full says that the collector is so far behind that workers should wait. mu is held.
-func (q *Outcomes) full() bool { return q.waiting >= maxOverflow || q.regions >= maxRegions }
+func (q *Outcomes) full() bool { return q.waiting >= maxOverflow || q.regions >= q.most }
 
 // PauseIfFull calls pause, and later resume, where the collector is so far behind that no more
 // outcomes should be read from workers.

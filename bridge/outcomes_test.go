@@ -58,6 +58,7 @@ type collector struct {
 	read     int // bytes read since the last Take
 	left     int // bytes that may be read yet
 	pads     int // records of padding seen
+	events   [][]byte
 }
 
 // next returns the oldest record without waiting, or what Take said instead.
@@ -81,9 +82,13 @@ func (c *collector) next() (r record, state int) {
 		}
 		word := func(at int) uint64 { return binary.LittleEndian.Uint64(here[at:]) }
 		n := int(binary.LittleEndian.Uint32(here[4:]))
+		payload := bytes.Clone(here[bridge.RecordHeader : bridge.RecordHeader+n])
+		if gopool.Status(word(48)) == bridge.StatusEvent {
+			c.events = append(c.events, payload)
+			continue
+		}
 		return record{job: word(8), index: word(16), regionSize: word(24), region: int(word(32)),
-			taskRegion: int(word(40)), status: gopool.Status(word(48)),
-			payload: bytes.Clone(here[bridge.RecordHeader : bridge.RecordHeader+n])}, size
+			taskRegion: int(word(40)), status: gopool.Status(word(48)), payload: payload}, size
 	}
 }
 
@@ -448,5 +453,30 @@ func TestOutcomesConcurrently(t *testing.T) {
 			_, err := c.wait()
 			assert.ErrorIs(t, err, errDrained)
 		})
+	}
+}
+
+// TestTell expects an event between two outcomes, with all that Python reads.
+func TestTell(t *testing.T) {
+	_, c := newOutcomes(t, 4096)
+	c.outcomes.Deliver(&gopool.Outcome{Job: 1, TaskRegion: -1})
+	c.outcomes.Tell(&gopool.Event{Kind: gopool.EventRetry, PID: 7, Job: 3, Index: 4, HasTask: true,
+		Attempt: 2, RanFor: 1500 * time.Millisecond, Text: "why"})
+	c.outcomes.Tell(&gopool.Event{Kind: gopool.EventBroken})
+	c.outcomes.Deliver(&gopool.Outcome{Job: 2, TaskRegion: -1})
+	for _, job := range []uint64{1, 2} {
+		r, err := c.wait()
+		require.NoError(t, err)
+		assert.Equal(t, job, r.job)
+	}
+	want := [][]any{
+		{int8(1), int8(7), []any{int8(3), int8(4)}, int8(2), 1.5, "why"},
+		{int8(4), int8(0), nil, int8(0), 0.0, ""},
+	}
+	require.Len(t, c.events, len(want))
+	for i, data := range c.events {
+		var got []any
+		require.NoError(t, msgpack.Unmarshal(data, &got))
+		assert.EqualValues(t, fmt.Sprint(want[i]), fmt.Sprint(got))
 	}
 }

@@ -72,6 +72,115 @@ def kill_self(number: int = signal.SIGKILL) -> None:
     time.sleep(60)
 
 
+def segfault() -> None:
+    """Crashes in C: reads address 0."""
+    import ctypes
+
+    ctypes.string_at(0)
+
+
+def abort() -> NoReturn:
+    os.abort()
+
+
+def crash(number: int) -> None:
+    """End by a signal that native code ends with."""
+    signal.raise_signal(number)
+
+
+def crash_with(enable: bool) -> None:
+    """Crash after the task turned faulthandler on for stderr, or off."""
+    import faulthandler
+
+    if enable:
+        faulthandler.enable()
+    else:
+        faulthandler.disable()
+    segfault()
+
+
+def crash_in_fork() -> int:
+    """A child that the task forks crashes, and the worker later: the child's signal."""
+    pid = os.fork()
+    if pid == 0:
+        segfault()
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def write_stderr(text: str, count: int = 1) -> None:
+    """Write to descriptor 2, past sys.stderr."""
+    for _ in range(count):
+        os.write(2, text.encode())
+
+
+def start_process(method: str, release: str, path: str) -> None:
+    """A process that the task does not wait for."""
+    import gopool
+
+    context = gopool.get_context(method)
+    context.Process(target=note_after, args=(release, path, "child")).start()
+
+
+def note_after(release: str, path: str, word: str) -> None:
+    wait_for(release)
+    note(path, word)
+
+
+def keep_inner_pool(method: str, depth: int = 1) -> list[int]:
+    """Make a pool in this worker that stays, one worker to a level, and return all their pids."""
+    import gopool
+
+    inner = state["inner"] = gopool.get_context(method).Pool(1, daemon=False)
+    pids = [inner.apply(pid)]
+    if depth > 1:
+        pids += inner.apply(keep_inner_pool, (method, depth - 1))
+    return pids
+
+
+def busy_in_inner_pool(method: str, started: str) -> NoReturn:
+    """Wait for a task of a pool in this worker, which never ends; notes tell the pids."""
+    import gopool
+
+    note(started, "outer")
+    with gopool.get_context(method).Pool(1, daemon=False) as inner:
+        inner.apply(note_and_spin, (started,))
+    raise AssertionError("it never ends")
+
+
+def note_and_spin(started: str) -> None:
+    note(started, "inner")
+    busy_in_python()
+
+
+def write_and_wait(text: str, release: str) -> None:
+    write_stderr(text)
+    wait_for(release)
+
+
+def start_shell(program: str, fifo: str) -> int:
+    """A program that lives on, reads from a named pipe and writes to another."""
+    script = f"exec <{fifo} >{fifo}.out; {program}"
+    return subprocess.Popen(["sh", "-c", script], close_fds=True).pid
+
+
+def nested_crash(method: str) -> str:
+    """The first line of the dump of a crash in a pool inside a task."""
+    import gopool
+
+    with gopool.get_context(method).Pool(1) as inner:
+        try:
+            inner.apply(segfault)
+        except gopool.WorkerLostError as error:
+            return error.dump.splitlines()[0]
+    return "no crash"
+
+
+def write_stderr_and_die(text: str, count: int = 1) -> NoReturn:
+    write_stderr(text, count)
+    os._exit(3)
+
+
 def raise_unpicklable_here() -> NoReturn:
     raise UnpicklableHere("a", "b")
 
@@ -166,6 +275,14 @@ def die_with_living_child(release: str) -> NoReturn:
 def fork_and_return() -> str:
     """A task that forks by itself and lets both sides return."""
     return "child" if os.fork() == 0 else "parent"
+
+
+def exit_code_of_fork(end: Any) -> int:
+    """The exit code of a child that leaves the task by sys.exit(end)."""
+    child = os.fork()
+    if child == 0:
+        sys.exit(end)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def large_result_without_descriptors() -> bytes:

@@ -114,11 +114,10 @@ class Worker(loop.Worker):
         if self.start in STARTS:
             STARTS[self.start](self._channel)
             BLOCK()
-        super().initialize(*settings)
-        if self.start == "never reads":
-            BLOCK()
-        if self.start == "reading half closed":
+        if self.start == "reading half closed":  # before Ready: a task that it was sent is its own
             self._channel._socket.shutdown(socket.SHUT_RD)
+        super().initialize(*settings)
+        if self.start in ("never reads", "reading half closed"):
             BLOCK()
 
     def _run(self, task: Any, fd: int) -> None:

@@ -63,6 +63,8 @@ class Collector:
         self._close_region = close_region
         self._after_batch = after_batch
         self.exits: Callable[[], object] = lambda: None  # called where workers may have ended
+        # Called with each error about a worker, to complete it.
+        self.complete: Callable[[Any], object] = lambda error: None
         # A late error must not go to another's descriptor; a signal handler may submit too.
         self._waking = threading.RLock()
         self._ended = False
@@ -155,6 +157,8 @@ class Collector:
             # Released at once: the traceback of an error would keep the ring's memory.
             with memoryview(self._ring) as ring, ring[start : start + size] as payload:
                 outcome = _outcome(status, payload, region, region_size)
+            if status in (_LOST, _BROKEN):
+                self.complete(outcome[1])
             if status in (_LOST, _TIMEOUT):
                 outcome[1].task = _jobs.describe(self._cache.get(job), index)
             self._settle(job, index, outcome)

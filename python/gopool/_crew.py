@@ -20,7 +20,8 @@ from collections.abc import Callable
 from multiprocessing import pool as stdlib
 from multiprocessing import util
 
-from gopool import _core, _fork, _lifeline, popen
+from gopool import _core, _fork, _lastwords, _lifeline, popen
+from gopool._lastwords import LastWords
 from gopool._worker import loop
 from gopool._worker.passing import PassedFD
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gopool._settings import Settings
+    from gopool._stderr import Capture
 
 # How long the status of an ended worker may take to come under forkserver, seconds; it is written
 # right after the end, so only a forkserver that is stopped or dead takes longer.
@@ -37,21 +39,50 @@ _STATUS_TIMEOUT = 5.0
 
 _SUMMONED = -2  # of NextExited: one more worker is asked for
 
+# Of how many ended workers beyond the pool's size the last words are kept.
+_SPARE_WORDS = 64
+
 
 class Member:
     """One started worker process, and this process's descriptors for it."""
 
-    __slots__ = ("peer", "pidfd", "process", "socket")
+    __slots__ = ("capture", "dump", "peer", "pid", "pidfd", "process", "socket")
 
-    def __init__(self, process: Any, socket: int, peer: int) -> None:
+    def __init__(
+        self, process: Any, socket: int, peer: int, dump: int, capture: Capture | None
+    ) -> None:
         self.process = process
         self.socket = socket
         self.peer = peer
+        self.dump = dump
+        self.capture = capture
+        self.pid = 0  # until it is started
         self.pidfd = -1  # until it is attached, or where it was gone before
 
+    def start(self) -> None:
+        """Start the process."""
+        writer = -1 if self.capture is None else self.capture.writer
+        lifeline = _lifeline.read_end()
+        with _fork.passing(self.peer, lifeline, self.dump, writer), popen.unadopted():
+            self.process.start()
+        self.pid = self.process.pid  # the user may close the process object
+
+    def last_words(self) -> tuple[str, str]:
+        """What the ended worker left: its dump, and the end of what it wrote to stderr."""
+        if self.capture is None:
+            return _lastwords.read_dump(self.dump), ""
+        self.capture.pump()
+        return _lastwords.read_dump(self.dump), self.capture.text()
+
+    def discard(self) -> None:
+        """Close the descriptors of a worker that was not started."""
+        self.close()
+        if self.capture is not None:
+            self.capture.discard()
+
     def close(self) -> None:
-        """Close the descriptors."""
-        _fork.close(self.socket, self.peer, self.pidfd)
+        """Close the descriptors; a captured stderr is read until its end elsewhere."""
+        _fork.close(self.socket, self.peer, self.pidfd, self.dump)
 
 
 class Crew:
@@ -76,6 +107,7 @@ class Crew:
         self._processes = processes
         self._arguments = arguments
         self._settings = settings
+        self.last_words = LastWords(pool._processes + _SPARE_WORDS)
         self._refilling = threading.RLock()
         self._unattached: list[Member] = []
         self._members: dict[int, Member] = {}
@@ -97,18 +129,18 @@ class Crew:
             try:
                 for _ in range(missing):
                     prepared.append(self._prepare(pool))
-                lifeline = _lifeline.read_end()
                 while prepared:
                     member = prepared[0]
-                    with _fork.passing(member.peer, lifeline), popen.unadopted():
-                        member.process.start()
+                    member.start()
                     del prepared[0]
                     self._unattached.append(member)
                     self._processes.append(member.process)
+                    if member.capture is not None:
+                        member.capture.begin()
                     util.debug("added worker")
             finally:
                 for member in prepared:
-                    member.close()
+                    member.discard()
                 if self._handle:
                     self._attach_all()
 
@@ -141,18 +173,37 @@ class Crew:
         with _fork.unforked():
             ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             parent_end, worker_end = (_fork.own(end.detach()) for end in ends)
+            dump = _lastwords.new_dump()
+        capture = None
         try:
+            capture = self._new_capture()
             process = pool.Process(
                 pool._ctx,
                 target=loop.main,
-                args=(PassedFD(worker_end), PassedFD(_lifeline.read_end()), *self._arguments),
+                args=(
+                    PassedFD(worker_end),
+                    PassedFD(_lifeline.read_end()),
+                    None if dump < 0 else PassedFD(dump),
+                    None if capture is None else PassedFD(capture.writer),
+                    *self._arguments,
+                ),
             )
             process.name = process.name.replace("Process", "PoolWorker")
             process.daemon = self._settings.daemon
         except BaseException:
-            _fork.close(parent_end, worker_end)
+            _fork.close(parent_end, worker_end, dump)
+            if capture is not None:
+                capture.discard()
             raise
-        return Member(process, parent_end, worker_end)
+        return Member(process, parent_end, worker_end, dump, capture)
+
+    def _new_capture(self) -> Capture | None:
+        if not self._settings.capture_stderr:
+            return None
+        from gopool._stderr import Capture  # most pools need none
+
+        with _fork.unforked():
+            return Capture()
 
     def _attach(self, member: Member) -> None:
         process = member.process
@@ -183,6 +234,7 @@ class Crew:
             member = self._members.pop(worker)
         code = _status(member.process)
         asked = self._native.WorkerAsked(self._handle, worker) == 1
+        self.last_words.keep(member.pid, *member.last_words())
         verdict = self._native.WorkerReaped(
             self._handle, worker, 0 if code is None else code, int(code is not None)
         )

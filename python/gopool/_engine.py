@@ -17,11 +17,13 @@ from __future__ import annotations
 import itertools
 import mmap
 import os
+import resource
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
 from multiprocessing import pool as stdlib
+from multiprocessing import util
 
 import msgpack
 
@@ -44,7 +46,7 @@ __all__ = ["CALL", "MAP", "STARMAP", "Engine", "stats_text"]
 
 # Payload that a pool keeps pickled and unsettled; beyond it tasks wait as objects.
 BUDGET = 64 << 20  # bytes
-MAX_REGIONS = 64  # each keeps a descriptor open
+MAX_REGIONS = 64  # each keeps a descriptor open; fewer where RLIMIT_NOFILE is low
 MAX_FED = 1024  # unsettled tasks beyond which `_taskqueue` draws no more
 _RING_SIZE = 1 << 20  # bytes; sixteen of the largest inline outcomes
 
@@ -89,6 +91,7 @@ class Engine:
         self._options: dict[tuple[int, int, int, int], int] = {}
         self._feeders: set[IMapFeeder | TaskFeeder] = set()
         self._submitting: list[None] = []  # one entry for each submission under way
+        self._max_regions = _affordable_regions(self.workers)
         self._closing = False
         self._terminated = False
         self._generation = _fork.generation
@@ -142,7 +145,8 @@ class Engine:
         finally:
             os.close(ring_fd)
         try:
-            _core.checked(native.PoolLimits(handle, self.workers, *self._settings.limits))
+            limits = (*self._settings.limits, self._max_regions)
+            _core.checked(native.PoolLimits(handle, self.workers, *limits))
             self._wire(native, handle)
             self.handle = handle
             self.collector_thread.start()
@@ -179,6 +183,7 @@ class Engine:
         if self._settings.worker_idle_timeout is not None:
             self.maintenance.most = 1  # Go asks for the next where there is work for it
         self.collector.exits = self.maintenance.ensure_started
+        self.collector.complete = self.crew.last_words.tell
         self.collector_thread = _collector.make_thread(self.collector, self._thread_ended)
 
     def _tell(self, payload: bytes) -> None:
@@ -247,7 +252,7 @@ class Engine:
                 raise  # KeyboardInterrupt is the caller's, who never gets this job
             self._settle_error(task[0], task[1], error)
         else:
-            if load > BUDGET or len(self._submitter.regions) >= MAX_REGIONS:
+            if load > BUDGET or len(self._submitter.regions) >= self._max_regions:
                 self._congested = True
 
     def _submit_in_thread(self, task: Task) -> None:
@@ -265,6 +270,8 @@ class Engine:
                 waiting._set(index, (False, error))
 
     def _fail_job(self, number: int) -> None:
+        if _only_daemons_wait():
+            return
         job = self.cache.pop(number, None)
         if job is not None:
             _jobs.fail(job, PoolTerminatedError(_TERMINATED))
@@ -285,7 +292,7 @@ class Engine:
         stat, handle = self.native.PoolStat, self.handle
         if stat(handle, _TASKS) < self.workers:
             return True
-        return bool(stat(handle, _BYTES) <= BUDGET and stat(handle, _REGIONS) < MAX_REGIONS)
+        return bool(stat(handle, _BYTES) <= BUDGET and stat(handle, _REGIONS) < self._max_regions)
 
     def _has_feed_room(self) -> bool:
         """For tasks of unknown jobs, whose number nobody else bounds."""
@@ -439,10 +446,11 @@ class Engine:
         for feeder in list(self._feeders):
             feeder.stop()
         self._make_room()
-        self.collector.terminated = PoolTerminatedError(_TERMINATED)
-        for number, job in list(self.cache.items()):
-            if job is not self.collector.delivering:  # the collector looks after that one itself
-                self._fail_job(number)
+        if not _only_daemons_wait():
+            self.collector.terminated = PoolTerminatedError(_TERMINATED)
+            for number, job in list(self.cache.items()):
+                if job is not self.collector.delivering:  # the collector looks after that one
+                    self._fail_job(number)
         self._submitter.close_regions()
         self._join_threads()
 
@@ -495,6 +503,28 @@ class Engine:
             return 0
         queued: int = max(0, self.native.PoolStat(self.handle, _QUEUED))
         return queued + len(self.backlog)
+
+
+def _only_daemons_wait() -> bool:
+    """Whether the interpreter is exiting and nobody but daemon threads can wait for results.
+
+    They end with the process, without a traceback from each, as in the standard library.
+    """
+    if not util.is_exiting():
+        return False
+    main = threading.main_thread()
+    return all(thread.daemon or thread is main for thread in threading.enumerate())
+
+
+def _affordable_regions(workers: int) -> int:
+    """How many regions of tasks, and as many of results, RLIMIT_NOFILE has room for."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return MAX_REGIONS
+    # Three descriptors for each worker; a result's region is open twice while it is read. The
+    # rest is for the program, which has a few dozen open at most where the limit is low.
+    spare = limit - 3 * workers - 40
+    return max(1, min(MAX_REGIONS, spare // 4))
 
 
 def _send_ahead() -> int:

@@ -156,7 +156,11 @@ class IMapFeeder(threading.Thread):
                 self._await_room()
         except BaseException as error:
             index += 1
-            self._fail(index, error)
+            # As in the standard library, where the error travels behind the tasks before it.
+            self._window = 1
+            self._await_room()
+            if not self._stopped:
+                self._fail(index, error)
         if not self._stopped:
             self._job._set_length(index + 1)
 

@@ -53,6 +53,10 @@ class WorkerLostError(GopoolError):
         seconds: float, how long the worker had the task.
         task: str, what ran: the function's name and, in a map, the number of the task.
         reason: str, what gopool knows beyond that, or "".
+        dump: str, where it crashed in native code: faulthandler's tracebacks of all threads; ""
+            where there are none, or where the program's own faulthandler was on and wrote them.
+        stderr: str, the last lines that it wrote to descriptor 2, of a pool that was made with
+            capture_stderr=True; else "".
     """
 
     def __init__(
@@ -62,13 +66,17 @@ class WorkerLostError(GopoolError):
         seconds: float = 0.0,
         task: str = "",
         reason: str = "",
+        dump: str = "",
+        stderr: str = "",
     ) -> None:
-        super().__init__(pid, exitcode, seconds, task, reason)
+        super().__init__(pid, exitcode, seconds, task, reason, dump, stderr)
         self.pid = pid
         self.exitcode = exitcode
         self.seconds = seconds
         self.task = task
         self.reason = reason
+        self.dump = dump
+        self.stderr = stderr
 
     @property
     def signal_name(self) -> str | None:
@@ -77,7 +85,8 @@ class WorkerLostError(GopoolError):
     def __str__(self) -> str:
         end = describe_exit(self.exitcode)
         text = f"worker {self.pid} {end}, {self.seconds:.3g} s into {self.task or 'its task'}"
-        return f"{text}: {self.reason}" if self.reason else text
+        text = f"{text}: {self.reason}" if self.reason else text
+        return f"{text}\n{self.dump.rstrip()}" if self.dump else text
 
 
 class BrokenPoolError(GopoolError):
@@ -107,9 +116,16 @@ class WorkerStartError(BrokenPoolError):
     def __str__(self) -> str:
         if self.pid == 0:
             return f"no worker can be started: {self.reason}"
+        killed = self.exitcode is not None and self.exitcode < 0
         text = (
             f"worker {self.pid} {describe_exit(self.exitcode)} before its first message, as those "
-            "before it; its traceback is on stderr. Likely causes: the script starts processes "
+            "before it"
+        )
+        text += (
+            ". Likely causes: the system is short of memory, somebody kills the workers, or a "
+            "library that they import crashes"
+            if killed
+            else "; its traceback is on stderr. Likely causes: the script starts processes "
             "without `if __name__ == '__main__':`, it was read from stdin and can't be read again, "
             "a module that it imports fails in the child, or gopool can't be imported there"
         )

@@ -9,7 +9,6 @@ library's.
 from __future__ import annotations
 
 import functools
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import pool as stdlib
@@ -245,8 +244,9 @@ def _default_context(pool: Any) -> Any:
 
 def _size(processes: int | None) -> int:
     if processes is None:
-        count = getattr(os, "process_cpu_count", os.cpu_count)
-        processes = count() or 1
+        from gopool import _cpus
+
+        processes = _cpus.available()
     if processes < 1:
         raise ValueError("Number of processes must be at least 1")
     return processes

@@ -19,6 +19,7 @@ import gopool
 import gopool.context
 import gopool.managers
 import gopool.pool
+from gopool._settings import DEFAULTS
 
 METHODS = ["fork", "spawn", "forkserver"]
 LIMIT = 30  # seconds; arbitrary, only reached when something hangs
@@ -335,19 +336,25 @@ def test_pool_is_gopools_on_this_context(ctx):
 
 
 def test_pool_gets_the_arguments(ctx, monkeypatch):
-    """A context hands on all arguments of Pool() in the stdlib's order."""
+    """A context hands on all arguments of Pool() in the stdlib's order, and its keywords."""
     calls = []
     monkeypatch.setattr(gopool.pool, "Pool", lambda *args, **kwargs: calls.append((args, kwargs)))
     ctx.Pool(3, print, ("ready",), 7)
     ctx.Pool(processes=3, initializer=print, initargs=("ready",), maxtasksperchild=7)
-    assert calls == [((3, print, ("ready",), 7), {"context": ctx})] * 2
+    assert calls == [((3, print, ("ready",), 7), {"context": ctx, **DEFAULTS})] * 2
+    calls.clear()
+    keywords = dict.fromkeys(DEFAULTS, "anything")
+    ctx.Pool(**keywords)
+    assert calls == [((None, None, (), None), {"context": ctx, **keywords})]
 
 
 def test_the_packages_pool_takes_the_context_in_force(monkeypatch):
     """gopool.Pool() passes a concrete context, since workers keep the one they were made with."""
     contexts = []
     monkeypatch.setattr(
-        gopool.pool, "Pool", lambda processes, *_, context: contexts.append((processes, context))
+        gopool.pool,
+        "Pool",
+        lambda processes, *_, context, **keywords: contexts.append((processes, context)),
     )
     gopool.Pool(1)
     assert contexts == [(1, gopool.get_context(gopool.get_start_method()))]

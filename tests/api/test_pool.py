@@ -532,3 +532,17 @@ if __name__ == "__main__":
     )
     missing = "module 'multiprocessing' has no attribute 'no_such_name'"
     f.assert_silent_success(done, f"{start_method == 'fork'} 4\n{missing}\n")
+
+
+@pytest.mark.parametrize("kind", ["imap", "imap_unordered"])
+def test_imap_error_comes_last(pool: Any, kind: str) -> None:
+    """An input that raises does so behind the results of the items before it."""
+
+    def items() -> Any:
+        yield from range(10)
+        raise KeyError("input")
+
+    results = getattr(pool, kind)(f.square, items())
+    assert sorted(next(results) for _ in range(10)) == [i * i for i in range(10)]
+    with pytest.raises(KeyError):
+        next(results)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import functools
 import inspect
 import multiprocessing
+import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -211,3 +213,92 @@ def test_exit_hook_and_ctrl_c(context: Any, notes: Notes) -> None:
         pool.close()
         pool.join()
     assert list(notes.by_pid().values()) == [["task", "exit"]]
+
+
+# Workers that are not daemonic.
+
+
+def test_nested_pool(context: Any, start_method: str) -> None:
+    """daemon=False lets a task make a pool; without it Python's own rule holds."""
+    with context.Pool(1, daemon=False) as pool:
+        assert pool.apply(f.nested_pool, (start_method,)) == [0, 1, 4, 9]
+        assert pool.apply(f.is_daemon) is False
+    refused = pytest.raises(AssertionError, match="daemonic processes are not allowed")
+    with context.Pool(1) as pool, refused:
+        pool.apply(f.nested_pool, (start_method,))
+
+
+def test_children_of_tasks_are_joined(
+    context: Any, start_method: str, notes: Notes, tmp_path: Any
+) -> None:
+    """A worker that ends in order waits for the processes that its tasks have started."""
+    release = str(tmp_path / "release")
+    with context.Pool(1, daemon=False) as pool:
+        pool.apply(f.start_process, (start_method, release, notes.path))
+        pool.close()
+        open(release, "w").close()
+        pool.join()
+    assert list(notes.by_pid().values()) == [["child"]]
+
+
+LIVE_AT_EXIT = """
+    import os, signal, sys, threading
+    import functions as f
+    import gopool
+
+    if __name__ == "__main__":
+        method, how, busy = sys.argv[1:]
+        pool = gopool.get_context(method).Pool(2, daemon=False)
+        pids = [worker.pid for worker in pool._pool]
+        pids += pool.apply(f.keep_inner_pool, (method, 2))
+        print(*pids, flush=True)
+        if busy == "busy":
+            pool.apply_async(f.busy_in_python)
+        pool._state = "CLOSE" if how != "end" else pool._state  # no ResourceWarning in the output
+        if how == "exit":
+            sys.exit(5)
+        elif how == "raise":
+            raise RuntimeError("the end")
+        elif how == "_exit":
+            os._exit(6)
+        elif how == "interrupt":
+            signal.raise_signal(signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize("busy", ["idle", "busy"])
+@pytest.mark.parametrize(
+    "how, code", [("end", 0), ("exit", 5), ("raise", 1), ("_exit", 6), ("interrupt", -2)]
+)
+def test_interpreter_exit_with_a_live_pool(
+    tmp_path: Any,
+    start_method: str,
+    how: str,
+    code: int,
+    busy: str,
+    eventually: Callable[..., None],
+) -> None:
+    """However the program ends, it ends, and no worker of its pool nor of those below is left."""
+    done = f.run_script(tmp_path, LIVE_AT_EXIT, start_method, how, busy)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count("Traceback") == (how in ("raise", "interrupt")), done.stderr
+    pids = done.stdout.split()
+    assert len(pids) == 4
+    eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), "all are gone")
+
+
+def test_terminate_while_inner_pools_work(
+    context: Any, start_method: str, notes: Notes, eventually: Callable[..., None]
+) -> None:
+    """terminate() leaves nothing of the pools in its workers."""
+    with context.Pool(2, daemon=False) as pool:
+        for _ in range(2):
+            pool.apply_async(f.busy_in_inner_pool, (start_method, notes.path))
+        eventually(lambda: os.path.exists(notes.path) and _inner(notes) == 2, "both are busy")
+        pids = list(notes.by_pid())
+    assert len(pids) == 4
+    eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), "all are gone")
+
+
+def _inner(notes: Notes) -> int:
+    return sum(words == ["inner"] for words in notes.by_pid().values())

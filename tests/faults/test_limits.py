@@ -235,3 +235,54 @@ def test_copies_find_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
     if module is not None:
         monkeypatch.setattr(module.__spec__, "origin", "/proc/1/fd/99")
     assert str(_copies.load("gopool._native._pyapi")).startswith(f"/proc/{os.getpid()}/fd/")
+
+
+@pytest.mark.parametrize(("limit", "workers"), [(64, 1), (64, 4), (128, 4)])
+def test_few_descriptors(tmp_path: Any, limit: int, workers: int) -> None:
+    """Large arguments and results wait for a descriptor where few are allowed; none is lost."""
+    done = f.run_script(
+        tmp_path,
+        f"""
+import resource
+import gopool
+
+def grow(data):
+    return data + b"x"
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
+    with gopool.get_context("fork").Pool({workers}) as pool:
+        results = [pool.apply_async(grow, (bytes(100_000),)) for _ in range(60)]
+        print({{len(result.get()) for result in results}})
+        results = [pool.apply_async(bytes, (100_000,)) for _ in range(200)]
+        print({{len(result.get()) for result in results}})
+""",
+    )
+    f.assert_silent_success(done, "{100001}\n{100000}\n")
+
+
+def test_daemon_threads_at_exit(tmp_path: Any) -> None:
+    """Daemon threads that use a pool when the interpreter exits print nothing."""
+    done = f.run_script(
+        tmp_path,
+        """
+import threading
+import functions as f
+import gopool
+
+def work(pool, begun):
+    while True:
+        pool.map(f.square, range(20))
+        begun.set()
+
+if __name__ == "__main__":
+    pool = gopool.get_context("fork").Pool(2)
+    for _ in range(3):
+        begun = threading.Event()
+        threading.Thread(target=work, args=(pool, begun), daemon=True).start()
+        begun.wait()
+    print("bye")
+""",
+        flags=("-W", "ignore::ResourceWarning"),
+    )
+    f.assert_silent_success(done, "bye\n")

@@ -227,3 +227,11 @@ def _use_inherited(pool: Any, answers: Any) -> None:
         pool.apply(f.square, (2,))
     except Exception as error:
         answers.put(type(error).__name__)
+
+
+@pytest.mark.parametrize(("end", "code"), [(0, 0), (4, 4), (None, 0), (300, 44)])
+def test_exit_of_a_tasks_fork(context: Any, end: Any, code: int) -> None:
+    """A child that a task forks ends with sys.exit()'s code; its worker goes on."""
+    with context.Pool(1) as pool:
+        assert pool.apply(f.exit_code_of_fork, (end,)) == code
+        assert pool.apply(f.square, (3,)) == 9

@@ -172,6 +172,29 @@ def test_pool_in_a_worker(program: Any, start_method: str) -> None:
     assert run.left(list(workers)) == []
 
 
+NESTED_DEEPLY = """
+import os, sys, threading
+import functions as f
+import gopool
+
+if __name__ == "__main__":
+    pool = gopool.get_context(sys.argv[1]).Pool(1, daemon=False)
+    pids = [pool.apply(f.pid), *pool.apply(f.keep_inner_pool, (sys.argv[1], 3))]
+    os.write(1, b"".join(b"%d\\n" % pid for pid in pids))
+    threading.Event().wait()
+"""
+
+
+def test_pools_in_workers_of_pools_in_workers(program: Any, start_method: str) -> None:
+    """When the program is killed, no worker is left at any depth: each level's kills the next."""
+    run = program(NESTED_DEEPLY, start_method)
+    workers = run.read_pids(4)
+    assert len(set(workers)) == 4
+    run.process.kill()
+    run.process.wait(30)
+    assert run.left(workers) == []
+
+
 SIBLING = """
 import os, sys
 import functions as f
@@ -238,3 +261,63 @@ def _runs(pid: int) -> bool:
             return stat.read().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
+
+
+def _may_unshare() -> bool:
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "true"]
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+    return False
+
+
+CONTAINED = """
+import subprocess, sys
+if __name__ == "__main__":
+    program = subprocess.Popen([sys.executable, sys.argv[1], sys.argv[2], "C"], stdout=-1)
+    pids = [int(program.stdout.readline()) for _ in range(3)]
+    program.kill()
+    program.wait()
+    print(*pids[1:], flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not _may_unshare(), reason="no right to make a process-id namespace here")
+def test_parent_killed_in_a_pid_namespace(tmp_path: Any, start_method: str) -> None:
+    """The same inside a process-id namespace of its own, as in a container."""
+    (tmp_path / "pool.py").write_text(POOL)
+    (tmp_path / "contained.py").write_text(CONTAINED)
+    inner = f"{sys.executable} {tmp_path}/contained.py {tmp_path}/pool.py {start_method} & wait"
+    container = subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", f"exec 3<&0; {inner} <&3"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.abspath(f.__file__))},
+    )
+    assert container.stdin is not None
+    assert container.stdout is not None
+    try:
+        numbers = container.stdout.readline().split()
+        assert len(numbers) == 2
+        deadline = time.monotonic() + LIMIT
+        while alive := [n for n in numbers if _alive_inside(container.pid, n)]:
+            assert time.monotonic() < deadline, f"workers {alive} live on"
+            threading.Event().wait(0.01)
+    finally:
+        container.stdin.close()
+        container.kill()
+        container.wait(30)
+        container.stdout.close()
+
+
+def _alive_inside(container: int, number: str) -> bool:
+    """Whether a process of a namespace below the container's has not ended."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{entry}/status") as status:
+                fields = dict(line.split(":\t", 1) for line in status if ":\t" in line)
+                inside = fields["NSpid"].split()
+                if len(inside) > 1 and inside[-1] == number and fields["State"][0] != "Z":
+                    return True
+    return False

@@ -34,13 +34,15 @@ TREE = {
 # Arguments of each, and the attributes that they become.
 ARGUMENTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "WorkerLostError": (
-        (12, -11, 0.5, "mod.f", "why"),
+        (12, -11, 0.5, "mod.f", "why", "Fatal\n", "last\n"),
         {
             "pid": 12,
             "exitcode": -11,
             "seconds": 0.5,
             "task": "mod.f",
             "reason": "why",
+            "dump": "Fatal\n",
+            "stderr": "last\n",
             "signal_name": "SIGSEGV",
         },
     ),

@@ -265,7 +265,9 @@ def test_imap_waits_at_the_window() -> None:
 
 
 def test_imap_of_a_failing_input() -> None:
-    """An error of the input is delivered at its position, and ends the job there."""
+    """An error of the input is delivered at its position, behind the outcomes of all items
+    before it, and ends the job there.
+    """
 
     def items() -> Iterator[int]:
         yield 1
@@ -273,6 +275,10 @@ def test_imap_of_a_failing_input() -> None:
         raise KeyError("input")
 
     run = Run(items(), 10).start()
+    run.wait_for(2)
+    run.job.finish(1)
+    assert not run.failed
+    run.job.finish(1)
     assert run.job.set.wait(LIMIT)
     run.feeder.join(LIMIT)
     assert run.submitted == [(0, 1), (1, 2)]

@@ -21,6 +21,7 @@ def pyapi_PoolLimits(
     idle: int,
     grace: int,
     tree: int,
+    regions: int,
 ) -> int: ...
 def pyapi_PoolOpen(
     ringFD: int, ringSize: int, wakeFD: int, eventFD: int, maxTasks: int, sendAhead: int

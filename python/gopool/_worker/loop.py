@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable
 from multiprocessing import util
 
-from gopool._worker import lifeline, message, ondemand
+from gopool._worker import crash, lifeline, message, ondemand
 from gopool._worker.call import call, pack_error, pack_value, unpack
 from gopool._worker.channel import Channel, ParentGone, RegionError
 from gopool._worker.passing import PassedFD
@@ -35,6 +35,8 @@ _current: Worker | None = None
 def main(
     endpoint: PassedFD,
     parent: PassedFD,
+    dump: PassedFD | None,
+    stderr: PassedFD | None,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
     maxtasks: int | None,
@@ -46,16 +48,21 @@ def main(
     Args:
         endpoint: this worker's end of the socket pair.
         parent: the read end of the parent's lifeline.
+        dump: where a crash in native code leaves its traceback; None: nowhere.
+        stderr: what becomes descriptor 2; None: that stays as it is.
         initializer, initargs, maxtasks: as in multiprocessing.Pool.
         wrap_exception: whether the text of a task's traceback travels with its exception.
         worker_exit: called last, where the worker ends in order.
     """
     global _current
     lifeline.arm(parent.fd)
+    if stderr is not None:
+        os.dup2(stderr.fd, 2)
+        os.close(stderr.fd)
     ondemand.offer_pool_module()
     worker = _current = Worker(Channel(endpoint.fd), maxtasks, wrap_exception)
     try:
-        worker.initialize(initializer, initargs)
+        worker.initialize(initializer, initargs, -1 if dump is None else dump.fd)
         worker.serve()
         if worker_exit is not None:
             worker.say_goodbye(worker_exit)
@@ -78,7 +85,7 @@ class Worker:
         self._is_worker = True  # False in a child that a task forked
 
     def initialize(
-        self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+        self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], dump: int
     ) -> None:
         """Greet, run the initializer, and say that tasks may come.
 
@@ -87,6 +94,8 @@ class Worker:
         """
         self._channel.send(message.pack_hello(os.getpid(), 0))
         if initializer is not None:
+            if dump >= 0:
+                crash.arm(dump)
             try:
                 initializer(*initargs)
             except BaseException:
@@ -96,6 +105,8 @@ class Worker:
         if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
             _signal.signal(_signal.SIGINT, self._on_sigint)
         self._channel.send(message.pack_ready())
+        if initializer is None and dump >= 0:
+            crash.arm(dump)  # while the first task is on its way; an initializer may have undone it
 
     def _tell_failure(self) -> None:
         import traceback
@@ -123,7 +134,7 @@ class Worker:
 
                 traceback.print_exc()
         if not self._is_worker:
-            self._leave(0)
+            raise SystemExit(0)
 
     def _run(self, task: Any, fd: int) -> None:
         number, mode, function, payload, definition = task
@@ -145,14 +156,14 @@ class Worker:
                 value = call(mode, call_function, arguments)
                 call_function = arguments = None
                 if not self._is_worker:
-                    self._leave(0)
+                    raise SystemExit(0)
                 status, chunks = pack_value(self._dumper, value)
             finally:
                 self._in_user_code = False
         except BaseException as error:
             self._in_user_code = False
             if not self._is_worker:
-                self._leave(1)
+                raise  # the process's own bootstrap ends it: flush, finalizers, exit code
             self._dumper = Dumper()  # the other one may hold half a pickle
             status, chunks = pack_error(error, self._wrap_exception)
             error.__traceback__ = None
@@ -172,11 +183,7 @@ class Worker:
         """In a child that a task forked: be no worker, use none of its descriptors."""
         self._is_worker = False
         self._channel.close()
-
-    def _leave(self, code: int) -> None:
-        """End a child that a task forked and let return into its worker's code."""
-        util._flush_std_streams()  # type: ignore[attr-defined]
-        os._exit(code)
+        crash.disown()
 
 
 def _after_fork_in_child() -> None:

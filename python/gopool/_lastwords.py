@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""What an ended worker left behind: the dump of its crash, and the end of what it wrote to stderr.
+
+Who reaps a worker keeps its last words; the collector hands them to the error that tells of the
+worker's end. Both come by another way than the outcome, which is Go's (station 11), so that Go
+need not carry text.
+"""
+
+from __future__ import annotations
+
+import os
+
+from gopool import _fork
+from gopool.exceptions import BrokenPoolError, WorkerLostError
+
+MAX_DUMP = 64 << 10  # bytes that are read of a dump; a hundred threads may fill more
+
+
+def new_dump() -> int:
+    """Memory for the dump of one worker: a registered descriptor, -1 where there is none left.
+
+    The caller is inside _fork.unforked().
+    """
+    try:
+        return _fork.own(os.memfd_create("gopool-dump", os.MFD_CLOEXEC))
+    except OSError:
+        return -1  # a worker without it is better than none
+
+
+def read_dump(fd: int) -> str:
+    """The text of a dump; "" where there is none."""
+    try:
+        return os.pread(fd, MAX_DUMP, 0).decode(errors="replace")
+    except OSError:
+        return ""  # there was no memory for it, or a hostile user closed it
+
+
+class LastWords:
+    """The last words of a pool's workers, by pid. Safe to use from several threads."""
+
+    def __init__(self, limit: int) -> None:
+        """Keep those of so many workers: most lose no task, so nobody asks for theirs."""
+        self._limit = limit
+        self._kept: dict[int, tuple[str, str]] = {}
+
+    def keep(self, pid: int, dump: str, stderr: str) -> None:
+        """Note what a worker left, before Go is told that it was reaped."""
+        self._kept.pop(pid, None)  # of an earlier process with this number
+        if dump or stderr:
+            self._kept[pid] = dump, stderr
+            while len(self._kept) > self._limit:
+                self._kept.pop(next(iter(self._kept)), None)
+
+    def tell(self, error: BaseException) -> None:
+        """Give an error about a worker what that left; others stay as they are."""
+        if isinstance(error, WorkerLostError):
+            error.dump, error.stderr = self._kept.pop(error.pid, ("", ""))
+        elif isinstance(error, BrokenPoolError) and not error.reason:
+            error.reason, _ = self._kept.get(error.pid, ("", ""))  # every caller gets this error
