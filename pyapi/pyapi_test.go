@@ -482,3 +482,17 @@ func TestConstants(t *testing.T) {
 	}
 	assert.NotEqual(t, pyapi.PollerFD(0), pyapi.PollerFD(1))
 }
+
+// TestTreeSignal expects the results that Python acts on: sent, ended before, refused.
+func TestTreeSignal(t *testing.T) {
+	cmd := exec.Command("sleep", "600")
+	require.NoError(t, cmd.Start())
+	pid := cmd.Process.Pid
+	for _, signal := range []int{-1, 0, 65} {
+		assert.Less(t, pyapi.TreeSignal(pid, -1, signal), 0)
+	}
+	assert.Less(t, pyapi.TreeSignal(1, -1, 9), 0)
+	assert.Zero(t, pyapi.TreeSignal(pid, -1, 9))
+	assert.Error(t, cmd.Wait())
+	assert.Equal(t, 1, pyapi.TreeSignal(pid, -1, 9))
+}

@@ -361,6 +361,30 @@ def announce_pool(method: str, depth: int, kind: str) -> None:
     threading.Event().wait()
 
 
+def grow_tree(connection: Any, depth: int) -> None:
+    """A process's target: starts another of its kind and a program, says their pids, and waits.
+
+    Every process of the tree has the connection's end: its end of file is the end of the last.
+    """
+    import gopool
+
+    if depth:
+        # Forked: the forkserver's children are its own, not of who asked for them.
+        gopool.get_context("fork").Process(target=grow_tree, args=(connection, depth - 1)).start()
+    program = subprocess.Popen(["sleep", "600"], pass_fds=[connection.fileno()])
+    connection.send((os.getpid(), program.pid))
+    threading.Event().wait()
+
+
+def use_memory_and_time(size: int) -> None:
+    memory = bytearray(size)
+    for i in range(0, size, 4096):
+        memory[i] = 1
+    end = time.process_time() + 0.02
+    while time.process_time() < end:
+        pass
+
+
 def tell_parent(answers: Any) -> None:
     """A process's target: tells who its parent is."""
     import gopool

@@ -20,6 +20,7 @@ TYPE_CHECKING = False  # type checkers take it as true; importing typing costs m
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from multiprocessing.process import BaseProcess
+    from resource import struct_rusage
     from typing import Any, Literal, overload
 
     from gopool._popen_forkserver import ForkServerPopen
@@ -45,7 +46,60 @@ set_spawning_popen = _twin.set_spawning_popen
 assert_spawning = _twin.assert_spawning
 
 
-class ForkProcess(_twin.ForkProcess):
+class _OwnProcess:
+    """What all process classes of gopool have in common; comes before the stdlib's class."""
+
+    _popen: Any
+    _check_closed: Callable[[], None]
+
+    @property
+    def rusage(self) -> struct_rusage | None:
+        """What the process used (CPU seconds, memory, page faults): a resource.struct_rusage.
+
+        None until its end is known to this process (join(), exitcode, is_alive()), under
+        forkserver, whose server alone is told, and where somebody else reaped the process. Like
+        the kernel's figures it includes the children that the process has waited for.
+        """
+        self._check_closed()
+        if self._popen is None:
+            return None
+        self._popen.poll()
+        used: struct_rusage | None = getattr(self._popen, "rusage", None)
+        return used
+
+    def terminate(self, *, tree: bool = False) -> None:
+        """Send the process SIGTERM; with `tree`, everything below it as well.
+
+        The tree is what the process started and what that started, as far as each has its parent
+        still: a daemon that has forked twice is not found, nor is anything once the process
+        itself has ended; a Process that it started by forkserver is the server's. Processes of
+        the tree that were stopped go on, to get the signal.
+
+        Raises:
+            GopoolError: with `tree`: the Go core, which does it, can't be loaded, or a part of
+                the tree was not reached (more than 256 processes, or another user's).
+        """
+        if tree:
+            self._signal_tree(15)
+        else:
+            super().terminate()  # type: ignore[misc]
+
+    def kill(self, *, tree: bool = False) -> None:
+        """The same with SIGKILL, which no process can ignore."""
+        if tree:
+            self._signal_tree(9)
+        else:
+            super().kill()  # type: ignore[misc]
+
+    def _signal_tree(self, number: int) -> None:
+        from gopool import _tree
+
+        self._check_closed()
+
+        _tree.signal(self._popen, number)
+
+
+class ForkProcess(_OwnProcess, _twin.ForkProcess):
     """multiprocessing.context.ForkProcess whose popen object gopool supervises."""
 
     @staticmethod
@@ -55,7 +109,7 @@ class ForkProcess(_twin.ForkProcess):
         return ForkPopen(process_obj)
 
 
-class SpawnProcess(_twin.SpawnProcess):
+class SpawnProcess(_OwnProcess, _twin.SpawnProcess):
     """multiprocessing.context.SpawnProcess whose popen object gopool supervises."""
 
     @staticmethod
@@ -65,7 +119,7 @@ class SpawnProcess(_twin.SpawnProcess):
         return SpawnPopen(process_obj)
 
 
-class ForkServerProcess(_twin.ForkServerProcess):
+class ForkServerProcess(_OwnProcess, _twin.ForkServerProcess):
     """multiprocessing.context.ForkServerProcess whose popen object gopool supervises."""
 
     @staticmethod
@@ -75,7 +129,7 @@ class ForkServerProcess(_twin.ForkServerProcess):
         return ForkServerPopen(process_obj)
 
 
-class Process(_twin.Process):
+class Process(_OwnProcess, _twin.Process):
     """multiprocessing.Process, started by the start method in force and supervised by gopool."""
 
     @staticmethod

@@ -82,6 +82,7 @@ class Adopted:
     _pidfd = -1
     _process = 0  # Go's number
     _release: Any = None
+    rusage: Any = None  # resource.struct_rusage once the status was read, never under forkserver
     returncode: int | None
     sentinel: int
     pid: int
@@ -125,12 +126,29 @@ class Adopted:
             return self.wait()
         code: int | None
         with self._reaping:
-            code = super().poll(flag)  # type: ignore[misc]
+            if not self._status_on_sentinel and self._read_status():
+                code = self.returncode
+            else:
+                code = super().poll(flag)  # type: ignore[misc]
             if code is None:
                 code = self.returncode  # read meanwhile, by a signal handler's poll()
         if code is not None and self._process:
             self._report(code)
         return code
+
+    def _read_status(self) -> bool:
+        """Reap the child if it has ended, with what it used; False where it is not to be had here.
+
+        Then the standard library's poll() asks again, by os.waitpid, which other packages replace
+        (gevent's knows the children that gevent has reaped).
+        """
+        try:
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if pid:
+            self.returncode, self.rusage = os.waitstatus_to_exitcode(status), usage
+        return True
 
     def wait(self, timeout: float | None = None) -> int | None:
         # In a child of os.fork there is nothing to wait for; poll() looks after that.

@@ -238,18 +238,18 @@ def test_asked_in_the_middle_of_asking() -> None:
     process.start()
     connection.wait([process._popen._pidfd])
     inner: list[Any] = []
-    original = os.waitpid
+    original = os.wait4
 
     def interrupted(*args: Any) -> Any:
-        os.waitpid = original
+        os.wait4 = original
         inner.append(process.exitcode)
         return original(*args)
 
-    os.waitpid = interrupted  # type: ignore[assignment]
+    os.wait4 = interrupted  # type: ignore[assignment]
     try:
         assert process.exitcode == 6
     finally:
-        os.waitpid = original
+        os.wait4 = original
     assert inner == [6]
     process.join()
 
