@@ -340,28 +340,33 @@ func TestVerdicts(t *testing.T) {
 func TestUnknownHandles(t *testing.T) {
 	p := openPool(t)
 	calls := map[string]func(handle int) int{
-		"WorkerAdd":        func(h int) int { return pyapi.WorkerAdd(h, 1, 0, 0, 0) },
-		"WorkerReaped":     func(h int) int { return pyapi.WorkerReaped(h, 1, 0, 1) },
-		"WorkerNotStarted": pyapi.WorkerNotStarted,
-		"WorkerAsked":      func(h int) int { return pyapi.WorkerAsked(h, 1) },
-		"NextExited":       pyapi.NextExited,
-		"PoolClose":        pyapi.PoolClose,
-		"PoolTerminate":    pyapi.PoolTerminate,
-		"PoolKill":         pyapi.PoolKill,
-		"PoolRelease":      pyapi.PoolRelease,
-		"PoolStat":         func(h int) int { return pyapi.PoolStat(h, 0) },
-		"PoolLimits":       func(h int) int { return pyapi.PoolLimits(h, 1, 0, 0, 0, 0, 0, 0, 1) },
-		"PoolResize":       func(h int) int { return pyapi.PoolResize(h, 1) },
-		"OptionsAdd":       func(h int) int { return pyapi.OptionsAdd(h, 1, 0, 0, 0) },
-		"JobCancel":        func(h int) int { return pyapi.JobCancel(h, 1, 1, 0) },
-		"JobPlace":         func(h int) int { return pyapi.JobPlace(h, 1) },
-		"FunctionAdd":      func(h int) int { return pyapi.FunctionAdd(h, p.staging, 1) },
-		"Submit":           func(h int) int { return pyapi.Submit(h, p.staging, 1, 1, 1, 0, 0, 0) },
-		"SubmitRegion":     func(h int) int { return pyapi.SubmitRegion(h, 0, 1, 1, 1, 0, 0, 0) },
-		"Take":             func(h int) int { return pyapi.Take(h, 0) },
-		"StagingClose":     pyapi.StagingClose,
-		"ProcessReaped":    func(h int) int { return pyapi.ProcessReaped(h, 0, 1) },
-		"worker of a pool": func(h int) int { return pyapi.WorkerReaped(p.handle, h, 0, 1) },
+		"WorkerAdd":         func(h int) int { return pyapi.WorkerAdd(h, 1, 0, 0, 0) },
+		"WorkerReaped":      func(h int) int { return pyapi.WorkerReaped(h, 1, 0, 1) },
+		"WorkerNotStarted":  pyapi.WorkerNotStarted,
+		"WorkerAsked":       func(h int) int { return pyapi.WorkerAsked(h, 1) },
+		"SupervisorAdd":     func(h int) int { return pyapi.SupervisorAdd(h, 0) },
+		"SupervisorRemove":  func(h int) int { return pyapi.SupervisorRemove(h, 1) },
+		"SupervisorStarted": func(h int) int { return pyapi.SupervisorStarted(h, 1) },
+		"SupervisorEnded":   func(h int) int { return pyapi.SupervisorEnded(h, 1, 0, 1) },
+		"SupervisorClose":   pyapi.SupervisorClose,
+		"NextExited":        pyapi.NextExited,
+		"PoolClose":         pyapi.PoolClose,
+		"PoolTerminate":     pyapi.PoolTerminate,
+		"PoolKill":          pyapi.PoolKill,
+		"PoolRelease":       pyapi.PoolRelease,
+		"PoolStat":          func(h int) int { return pyapi.PoolStat(h, 0) },
+		"PoolLimits":        func(h int) int { return pyapi.PoolLimits(h, 1, 0, 0, 0, 0, 0, 0, 1) },
+		"PoolResize":        func(h int) int { return pyapi.PoolResize(h, 1) },
+		"OptionsAdd":        func(h int) int { return pyapi.OptionsAdd(h, 1, 0, 0, 0) },
+		"JobCancel":         func(h int) int { return pyapi.JobCancel(h, 1, 1, 0) },
+		"JobPlace":          func(h int) int { return pyapi.JobPlace(h, 1) },
+		"FunctionAdd":       func(h int) int { return pyapi.FunctionAdd(h, p.staging, 1) },
+		"Submit":            func(h int) int { return pyapi.Submit(h, p.staging, 1, 1, 1, 0, 0, 0) },
+		"SubmitRegion":      func(h int) int { return pyapi.SubmitRegion(h, 0, 1, 1, 1, 0, 0, 0) },
+		"Take":              func(h int) int { return pyapi.Take(h, 0) },
+		"StagingClose":      pyapi.StagingClose,
+		"ProcessReaped":     func(h int) int { return pyapi.ProcessReaped(h, 0, 1) },
+		"worker of a pool":  func(h int) int { return pyapi.WorkerReaped(p.handle, h, 0, 1) },
 		"staging of FunctionAdd": func(h int) int {
 			return pyapi.FunctionAdd(p.handle, h, 1)
 		},
@@ -495,4 +500,21 @@ func TestTreeSignal(t *testing.T) {
 	assert.Zero(t, pyapi.TreeSignal(pid, -1, 9))
 	assert.Error(t, cmd.Wait())
 	assert.Equal(t, 1, pyapi.TreeSignal(pid, -1, 9))
+}
+
+// TestSupervisor expects the decisions as numbers: restarts with their pause plus one, then the end.
+func TestSupervisor(t *testing.T) {
+	s := pyapi.SupervisorOpen(1, 60_000, 0, 0)
+	require.Positive(t, s)
+	child := pyapi.SupervisorAdd(s, 1)
+	assert.Zero(t, pyapi.SupervisorEnded(s, child, 0, 1))
+	assert.Equal(t, 1, pyapi.SupervisorEnded(s, child, -9, 1))
+	assert.Zero(t, pyapi.SupervisorStarted(s, child))
+	assert.Equal(t, -1, pyapi.SupervisorEnded(s, child, 0, 0))
+	assert.Zero(t, pyapi.SupervisorRemove(s, child))
+	assert.Equal(t, pyapi.CodeUnknownHandle, pyapi.SupervisorEnded(s, child, 0, 1))
+	assert.Equal(t, pyapi.CodeUnknownHandle, pyapi.SupervisorStarted(s, child))
+	assert.Equal(t, pyapi.CodeBadArgument, pyapi.SupervisorAdd(s, 3))
+	assert.Equal(t, pyapi.CodeBadArgument, pyapi.SupervisorOpen(-1, 0, 0, 0))
+	assert.Zero(t, pyapi.SupervisorClose(s))
 }

@@ -35,11 +35,13 @@ if TYPE_CHECKING:
         PoolTerminatedError,
         RemoteTaskError,
         SoftTimeoutError,
+        SupervisorError,
         TaskCancelledError,
         TaskTimeoutError,
         WorkerLostError,
         WorkerStartError,
     )
+    from gopool.supervisor import Supervisor
 
     __version__: str
 
@@ -73,6 +75,8 @@ __all__ = [
     "Semaphore",
     "SimpleQueue",
     "SoftTimeoutError",
+    "Supervisor",
+    "SupervisorError",
     "TaskCancelledError",
     "TaskTimeoutError",
     "TimeoutError",
@@ -172,6 +176,8 @@ def _load(name: str) -> Any:
         from importlib.metadata import version
 
         return version("gopool")
+    if name == "Supervisor":
+        return import_module("gopool.supervisor").Supervisor
     if name in ("install", "uninstall"):
         return getattr(import_module("gopool._install"), name)
     if name in __all__:

@@ -12,6 +12,7 @@
         |   +-- SoftTimeoutError  raised inside the task, before it is cut short
         +-- RemoteTaskError       what the task gave can't be rebuilt here
         +-- PayloadTooLargeError  a message is larger than it may be (also ValueError)
+        +-- SupervisorError       a Supervisor's children failed too often
         +-- ForkedChildError      a pool was used in a child of its process (also RuntimeError)
         +-- CoreError             a bug of gopool's: please report it
 
@@ -32,6 +33,7 @@ __all__ = [
     "PoolTerminatedError",
     "RemoteTaskError",
     "SoftTimeoutError",
+    "SupervisorError",
     "TaskCancelledError",  # noqa: F822  made by __getattr__
     "TaskTimeoutError",
     "WorkerLostError",
@@ -201,6 +203,28 @@ class RemoteTaskError(GopoolError):
 
 class PayloadTooLargeError(GopoolError, ValueError):
     """A message is larger than the protocol allows."""
+
+
+class SupervisorError(GopoolError):
+    """A Supervisor's children ended more often than its intensity allows; all were stopped.
+
+    Attributes:
+        name: str, the child whose end was one too many.
+        restarts: int, how often that child had been started again.
+        exitcode: int or None, of its last end.
+    """
+
+    def __init__(self, name: str, restarts: int = 0, exitcode: int | None = None) -> None:
+        super().__init__(name, restarts, exitcode)
+        self.name = name
+        self.restarts = restarts
+        self.exitcode = exitcode
+
+    def __str__(self) -> str:
+        return (
+            f"too many restarts: child {self.name!r} {describe_exit(self.exitcode)} after "
+            f"{self.restarts} restarts of its own; all children were stopped"
+        )
 
 
 class ForkedChildError(GopoolError, RuntimeError):

@@ -46,7 +46,7 @@ OWN_OBJECTS = {
 OWN_EXCEPTIONS = {
     *("GopoolError", "WorkerLostError", "WorkerStartError", "BrokenPoolError"),
     *("PoolTerminatedError", "TaskCancelledError", "TaskTimeoutError", "RemoteTaskError"),
-    "SoftTimeoutError",
+    *("SoftTimeoutError", "SupervisorError"),
     *("PayloadTooLargeError", "ForkedChildError", "CoreError"),
 }
 
@@ -134,7 +134,7 @@ def test_submodules_have_the_same_all(name):
 
 def test_package_all_is_the_stdlibs_and_gopools_own():
     """A star import brings multiprocessing's names and gopool's, each listed once."""
-    expected = {*multiprocessing.__all__, "install", "uninstall", *OWN_EXCEPTIONS}
+    expected = {*multiprocessing.__all__, "install", "uninstall", "Supervisor", *OWN_EXCEPTIONS}
     assert sorted(gopool.__all__) == sorted(expected)
     namespace = {}
     exec("from gopool import *", namespace)

@@ -25,6 +25,7 @@ TREE = {
     "TaskCancelledError": (exceptions.GopoolError, concurrent.futures.CancelledError),
     "TaskTimeoutError": (exceptions.GopoolError, multiprocessing.TimeoutError),
     "SoftTimeoutError": (exceptions.TaskTimeoutError,),
+    "SupervisorError": (exceptions.GopoolError,),
     "RemoteTaskError": (exceptions.GopoolError,),
     "PayloadTooLargeError": (exceptions.GopoolError, ValueError),
     "ForkedChildError": (exceptions.GopoolError, RuntimeError),
@@ -53,6 +54,7 @@ ARGUMENTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
         {"seconds": 0.5, "task": "mod.f", "pid": 12},
     ),
     "SoftTimeoutError": ((0.5,), {"seconds": 0.5}),
+    "SupervisorError": (("web", 3, 1), {"name": "web", "restarts": 3, "exitcode": 1}),
     "RemoteTaskError": (
         ("mod.E", "E(1)", "line 1"),
         {"type_name": "mod.E", "text": "E(1)", "traceback": "line 1"},
