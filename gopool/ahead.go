@@ -145,6 +145,29 @@ func (p *Pool) steal() {
 	}
 }
 
+// unreadAfter is how long a worker may leave its first task unread while another worker is idle. A
+// worker that is well reads within a millisecond; one that was stopped, or whose interpreter a
+// thread of an earlier task holds, would keep the task waiting for ever.
+const unreadAfter = 20 * time.Millisecond
+
+// rescue takes back first tasks that have not been read for too long, where another worker is idle.
+func (p *Pool) rescue(now time.Time) {
+	if len(p.idle) == 0 {
+		return
+	}
+	for _, w := range p.workers {
+		if w.state != Busy || w.reads {
+			continue
+		}
+		if due := w.since.Add(unreadAfter); now.Before(due) {
+			p.arm(due)
+			continue
+		}
+		p.takeBack(w)
+		w.reads = w.state == Busy
+	}
+}
+
 // takeBack returns what a worker has not read to the front of the queue.
 func (p *Pool) takeBack(w *worker) {
 	before := w.ahead()

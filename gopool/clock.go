@@ -28,6 +28,7 @@ func (p *Pool) Tick() {
 		p.checkLife(w, now)
 	}
 	p.wakeDelayed(now)
+	p.rescue(now)
 	p.dispatch()
 }
 

@@ -325,3 +325,31 @@ func TestEndWithDelayedTasks(t *testing.T) {
 		assert.True(t, w.stopped)
 	}
 }
+
+// A first task that its worker leaves unread goes to an idle one; a worker that has read its task
+// is left alone, and asked only once.
+func TestRescueOfAnUnreadTask(t *testing.T) {
+	c := newClockBench(t, Limits{Size: 2})
+	deaf, well := c.worker().boot(), c.worker().boot()
+	c.ask(Options{})
+	require.Len(t, deaf.unread, 1, "the one that waits longest")
+	c.advance(unreadAfter - time.Millisecond)
+	require.Empty(t, well.unread)
+	c.advance(time.Millisecond)
+	require.Empty(t, deaf.unread)
+	long := well.begin()
+	c.advance(time.Hour)
+	assert.True(t, c.sink.alarm.IsZero(), "nothing is asked for again and again")
+	well.finish(long)
+	assert.Equal(t, 1, c.pool.Stats().Values)
+
+	// The same where the idle worker comes later.
+	c.ask(Options{})
+	c.ask(Options{})
+	require.Len(t, deaf.unread, 1)
+	well.finish(well.begin())
+	c.advance(unreadAfter)
+	require.Len(t, well.unread, 1)
+	well.finish(well.begin())
+	assert.Equal(t, 3, c.pool.Stats().Values)
+}

@@ -140,6 +140,9 @@ func (p *Pool) checkLife(w *worker, now time.Time) {
 func (p *Pool) rest(w *worker) {
 	w.state = Idle
 	p.idle = append(p.idle, w)
+	if p.alarm.IsZero() && len(p.idle) < len(p.workers) {
+		p.arm(p.now().Add(unreadAfter)) // for rescue; once while anything goes on
+	}
 	if p.limits.IdleTimeout > 0 {
 		w.idleSince = p.now()
 		p.arm(w.idleSince.Add(p.limits.IdleTimeout))
@@ -150,6 +153,9 @@ func (p *Pool) rest(w *worker) {
 func (p *Pool) watch(w *worker, t *Task, now time.Time) {
 	if timeout := t.timeout(); timeout > 0 {
 		p.arm(now.Add(timeout))
+	}
+	if len(p.idle) > 0 && p.alarm.IsZero() {
+		p.arm(now.Add(unreadAfter)) // for rescue
 	}
 	if p.limits.MemoryHard > 0 || p.limits.MemorySoft > 0 {
 		p.arm(now.Add(memoryPeriod))

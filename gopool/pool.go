@@ -285,7 +285,7 @@ func (p *Pool) grant(w *worker, t *Task, now time.Time) bool {
 		return false
 	}
 	if len(w.leases) == 0 {
-		w.since = now
+		w.since, w.reads = now, false
 		p.watch(w, t, now)
 	} else {
 		p.ahead++

@@ -91,6 +91,7 @@ func (p *Pool) Settle(id WorkerID, task TaskID, o *Outcome) error {
 	w.proven = true
 	p.guard.worked()
 	if len(w.leases) > 0 {
+		w.reads = false
 		p.watch(w, w.leases[0], now)
 	}
 	if w.state == Busy {

@@ -43,6 +43,7 @@ type worker struct {
 	proven  bool      // it has settled a task
 	asked   bool      // it was asked to go
 	retire  bool      // it is to end once it runs no task
+	reads   bool      // it was seen to have read the first of its leases
 	born    time.Time
 	// idleSince means something while it is idle and the pool has an idle timeout.
 	idleSince time.Time

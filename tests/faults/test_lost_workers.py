@@ -235,3 +235,24 @@ def test_exit_of_a_tasks_fork(context: Any, end: Any, code: int) -> None:
     with context.Pool(1) as pool:
         assert pool.apply(f.exit_code_of_fork, (end,)) == code
         assert pool.apply(f.square, (3,)) == 9
+
+
+def _is_stopped(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0] == "T"
+
+
+def test_stopped_idle_workers(context: Any, eventually: Any) -> None:
+    """A task that was sent to a worker which somebody has stopped is done by another one."""
+    with context.Pool(3) as pool:
+        pids = {process.pid for process in pool._pool}
+        while len({pool.apply(f.pid) for _ in range(30)}) < 3:
+            pass  # all three have come up
+        stopped = sorted(pids)[:2]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        eventually(lambda: all(map(_is_stopped, stopped)), "both stand still")
+        results = [pool.apply_async(f.square, (i,)) for i in range(20)]
+        assert [result.get(60) for result in results] == [i * i for i in range(20)]
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
