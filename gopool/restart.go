@@ -9,9 +9,10 @@ const (
 	// maxFailedStarts in a row, with no worker alive that ever was ready, break the pool.
 	// Three tells a broken program from bad luck without making the user wait.
 	maxFailedStarts = 3
-	// maxKilledStarts is the same for starts that a signal ended: whoever kills at random, the
-	// kernel short of memory included, says nothing about the program.
-	maxKilledStarts = 12
+	// maxKilledStarts is the same for starts that SIGKILL or SIGTERM ended: whoever kills at
+	// random, the kernel short of memory included, says nothing about the program. With the
+	// pauses between them they take a second and a half.
+	maxKilledStarts = 6
 	firstBackoff    = 50 * time.Millisecond
 	maxBackoff      = 5 * time.Second
 )
@@ -20,7 +21,7 @@ const (
 // and who starts the next worker does the waiting.
 type restartGuard struct {
 	failed int // starts that failed in a row, by themselves
-	killed int // and those that a signal ended
+	killed int // and those that somebody killed
 	idle   int // workers in a row that came up and ended without having done a task
 }
 
@@ -28,6 +29,13 @@ func (g *restartGuard) succeeded()   { g.failed, g.killed = 0, 0 }
 func (g *restartGuard) worked()      { g.idle = 0 }
 func (g *restartGuard) startFailed() { g.failed++ }
 func (g *restartGuard) idled()       { g.idle++ }
+
+// wasKilled says that somebody ended the process, which did nothing wrong by itself.
+func wasKilled(exit ExitStatus) bool {
+	const sigterm, sigkill = 15, 9
+	return exit.Known && (exit.Code == -sigkill || exit.Code == -sigterm)
+}
+
 func (g *restartGuard) startKilled() { g.failed, g.killed = g.failed-1, g.killed+1 }
 func (g *restartGuard) exhausted() bool {
 	return g.failed >= maxFailedStarts || g.killed >= maxKilledStarts

@@ -204,7 +204,7 @@ func (p *Pool) Reaped(id WorkerID, exit ExitStatus) (Verdict, error) {
 	for _, t := range leases {
 		p.conclude(t, &Outcome{Status: StatusLost, Failure: w.lost(exit, t, now)})
 	}
-	if !w.ready && !w.asked && w.reason == "" && exit.Known && exit.Code < 0 {
+	if !w.ready && !w.asked && w.reason == "" && wasKilled(exit) {
 		p.guard.startKilled()
 	}
 	if !w.ready && p.guard.exhausted() && !p.anyReady() {

@@ -6,8 +6,11 @@ Workers import this module by name, under every start method.
 
 from __future__ import annotations
 
+import collections
 import faulthandler
+import itertools
 import os
+import re
 import resource
 import signal
 import struct
@@ -191,3 +194,32 @@ def record_or_act(path: str, number: int, way: str) -> int:
 
 def record_or_act_star(item: tuple[str, int, str]) -> int:
     return record_or_act(*item)
+
+
+def _use_memory() -> None:
+    held = b"x" * (400 << 20)
+    signal.pause()
+    del held
+
+
+# Ways never to come back: what a timeout or a limit is for. A task's timeout ends all but the last.
+HOLDS: dict[str, Callable[[], object]] = {
+    "SIGSTOP": lambda: signal_self(signal.SIGSTOP),
+    "asleep": signal.pause,
+    "Python loop": lambda: collections.deque(itertools.repeat(0), 0),
+    "C loop": lambda: re.match("(a+)+$", "a" * 40 + "b"),  # holds the interpreter's lock
+    "memory": _use_memory,
+}
+WAYS_THAT_RETURN = tuple(WAYS)
+WAYS.update(HOLDS)
+
+
+def hold_at(item: int, bad: int, way: str) -> int:
+    """A task of a map of which one item never comes back."""
+    if item == bad:
+        act(way)
+    return item
+
+
+def hold_at_star(item: tuple[int, int, str]) -> int:
+    return hold_at(*item)
