@@ -332,3 +332,46 @@ func randomLife(t *testing.T, seed uint64) {
 	require.Zero(t, tasks)
 	require.Zero(t, bytes)
 }
+
+// A task that its worker had read and not begun, by the worker's own note, is not lost with it.
+func TestNoteOfTheBegunTask(t *testing.T) {
+	for _, begun := range []bool{false, true} {
+		b := newBench(t, Config{})
+		w := b.worker().boot()
+		b.submit(2)
+		id := w.begin()
+		note := TaskID(0)
+		if begun {
+			note = id
+		}
+		require.NoError(t, b.pool.Exited(w.id))
+		require.NoError(t, b.pool.Began(w.id, note))
+		_, err := b.pool.Reaped(w.id, ExitStatus{Code: -9, Known: true})
+		require.NoError(t, err)
+		next := b.worker().boot()
+		for range 2 {
+			if len(next.unread) > 0 {
+				next.finish(next.begin())
+			}
+		}
+		assert.Equal(t, []uint64{0, 1}, b.sink.indices())
+		assert.Equal(t, begun, b.sink.outcomes[0].Status == StatusLost)
+	}
+}
+
+// A task whose mere reading ends one worker after the other is given up, not passed on for ever.
+func TestUnbegunForEver(t *testing.T) {
+	b := newBench(t, Config{})
+	b.submit(1)
+	for range maxUnbegun + 1 {
+		require.Empty(t, b.sink.outcomes)
+		w := b.worker().boot()
+		w.begin()
+		require.NoError(t, b.pool.Exited(w.id))
+		require.NoError(t, b.pool.Began(w.id, 0))
+		_, err := b.pool.Reaped(w.id, ExitStatus{Code: 1, Known: true})
+		require.NoError(t, err)
+	}
+	require.Len(t, b.sink.outcomes, 1)
+	assert.Equal(t, StatusLost, b.sink.outcomes[0].Status)
+}

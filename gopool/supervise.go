@@ -179,6 +179,21 @@ func (p *Pool) Asked(id WorkerID) bool {
 	return ok && (w.asked || p.terminated)
 }
 
+// Began records which task an ended worker had begun last, by the note that it left. A task that it
+// had read but not begun, since it was killed at that very moment, goes to another worker then.
+//
+// Errors: ErrUnknownWorker.
+func (p *Pool) Began(id WorkerID, task TaskID) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w, ok := p.workers[id]
+	if !ok {
+		return ErrUnknownWorker
+	}
+	w.began, w.noted = task, true
+	return nil
+}
+
 // Verdict says what Python does after it has reaped a worker.
 type Verdict struct {
 	Replace bool          // start another worker
@@ -198,21 +213,39 @@ func (p *Pool) Reaped(id WorkerID, exit ExitStatus) (Verdict, error) {
 	}
 	delete(p.workers, id)
 	p.stats.exited(exit, w)
-	leases := w.leases
-	w.leases = nil
-	now := p.now()
-	for _, t := range leases {
-		p.conclude(t, &Outcome{Status: StatusLost, Failure: w.lost(exit, t, now)})
-	}
+	p.settleLost(w, exit)
 	if !w.ready && !w.asked && w.reason == "" && wasKilled(exit) {
 		p.guard.startKilled()
 	}
 	if !w.ready && p.guard.exhausted() && !p.anyReady() {
-		p.breakPool(w.lost(exit, nil, now))
+		p.breakPool(w.lost(exit, nil, p.now()))
 	}
 	p.dispatch() // a task that runs again
 	p.settleDown()
 	return p.verdict(), nil
+}
+
+// maxUnbegun is how many workers in a row may end with a task read and not begun. Chance kills no
+// more; beyond it the reading itself is what ends them.
+const maxUnbegun = 5
+
+// settleLost settles what an ended worker had begun; what it had only read goes back to the queue.
+func (p *Pool) settleLost(w *worker, exit ExitStatus) {
+	leases, now := w.leases, p.now()
+	w.leases = nil
+	var unbegun []*Task
+	for _, t := range leases {
+		switch {
+		case !w.noted || t.ID == w.began || t.unbegun >= maxUnbegun:
+			p.conclude(t, &Outcome{Status: StatusLost, Failure: w.lost(exit, t, now)})
+		case p.broken != nil:
+			p.finish(t, &Outcome{Status: StatusBroken, Failure: p.broken})
+		default:
+			t.unbegun++
+			unbegun = append(unbegun, t)
+		}
+	}
+	p.queue.pushFront(unbegun...)
 }
 
 func (p *Pool) verdict() Verdict {

@@ -29,6 +29,7 @@ type Task struct {
 	Payload  []byte   // nil where Region is present
 	Region   Region   // owned by the submitter, who closes it when the outcome arrives
 	Options  *Options // nil: none
+	unbegun  int      // workers that ended after they had read it and before they began it
 	attempts int      // runs that ended so that it may be run again
 }
 

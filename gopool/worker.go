@@ -42,6 +42,8 @@ type worker struct {
 	ready   bool      // its initializer returned
 	proven  bool      // it has settled a task
 	asked   bool      // it was asked to go
+	began   TaskID    // the last task that it has begun, by its own note
+	noted   bool      // began means something
 	retire  bool      // it is to end once it runs no task
 	reads   bool      // it was seen to have read the first of its leases
 	born    time.Time

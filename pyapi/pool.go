@@ -68,6 +68,15 @@ func WorkerReaped(pool, worker, exitCode, known int) int {
 	return verdictNumber(verdict)
 }
 
+// WorkerBegan records which task an ended worker had begun last (0: none), before WorkerReaped.
+func WorkerBegan(pool, worker, task int) int {
+	wires, err := pools.get(pool)
+	if err != nil {
+		return codeOf(err)
+	}
+	return codeOf(wires.Pool.Began(gopool.WorkerID(worker), gopool.TaskID(task)))
+}
+
 // WorkerAsked is 1 for a worker that was asked to go, whose end is no crash; 0 for any other.
 func WorkerAsked(pool, worker int) int {
 	wires, err := pools.get(pool)

@@ -343,6 +343,7 @@ func TestUnknownHandles(t *testing.T) {
 		"WorkerAdd":         func(h int) int { return pyapi.WorkerAdd(h, 1, 0, 0, 0) },
 		"WorkerReaped":      func(h int) int { return pyapi.WorkerReaped(h, 1, 0, 1) },
 		"WorkerNotStarted":  pyapi.WorkerNotStarted,
+		"WorkerBegan":       func(h int) int { return pyapi.WorkerBegan(h, 1, 0) },
 		"WorkerAsked":       func(h int) int { return pyapi.WorkerAsked(h, 1) },
 		"SupervisorAdd":     func(h int) int { return pyapi.SupervisorAdd(h, 0) },
 		"SupervisorRemove":  func(h int) int { return pyapi.SupervisorRemove(h, 1) },

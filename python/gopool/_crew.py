@@ -238,6 +238,9 @@ class Crew:
             member = self._members.pop(worker)
         code = _status(member.process)
         asked = self._native.WorkerAsked(self._handle, worker) == 1
+        begun = _lastwords.read_begun(member.dump)
+        if begun is not None:
+            self._native.WorkerBegan(self._handle, worker, begun)
         self.last_words.keep(member.pid, *member.last_words())
         verdict = self._native.WorkerReaped(
             self._handle, worker, 0 if code is None else code, int(code is not None)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What an ended worker left behind: the dump of its crash, and the end of what it wrote to stderr.
+"""What an ended worker left behind: which task it had begun last, the dump of its crash, and the
+end of what it wrote to stderr.
 
 Who reaps a worker keeps its last words; the collector hands them to the error that tells of the
 worker's end. Both come by another way than the outcome, which is Go's (station 11), so that Go
@@ -9,17 +10,21 @@ need not carry text.
 from __future__ import annotations
 
 import os
+import struct
 
 from gopool import _fork
 from gopool.exceptions import BrokenPoolError, WorkerLostError
 
+# The twin of gopool._worker.crash: the note of the begun task, then, on the next page, the dump.
+_NOTE = struct.Struct("=Q")
+_DUMP_AT = 4096
 MAX_DUMP = 64 << 10  # bytes that are read of a dump; a hundred threads may fill more
 
 
 def new_dump() -> int:
-    """Memory for the dump of one worker: a registered descriptor, -1 where there is none left.
+    """Memory for the note and the dump of one worker: a registered descriptor, or -1.
 
-    The caller is inside _fork.unforked().
+    -1 where there is none left. The caller is inside _fork.unforked().
     """
     try:
         return _fork.own(os.memfd_create("gopool-dump", os.MFD_CLOEXEC))
@@ -30,9 +35,19 @@ def new_dump() -> int:
 def read_dump(fd: int) -> str:
     """The text of a dump; "" where there is none."""
     try:
-        return os.pread(fd, MAX_DUMP, 0).decode(errors="replace")
+        return os.pread(fd, MAX_DUMP, _DUMP_AT).decode(errors="replace")
     except OSError:
         return ""  # there was no memory for it, or a hostile user closed it
+
+
+def read_begun(fd: int) -> int | None:
+    """The number of the task that the worker has begun last; 0: none. None: nobody knows."""
+    try:
+        note = os.pread(fd, _NOTE.size, 0)
+    except OSError:
+        return None
+    # Nothing is there before the worker has its note, which is before it says Ready.
+    return int(_NOTE.unpack(note)[0]) if len(note) == _NOTE.size else None
 
 
 class LastWords:

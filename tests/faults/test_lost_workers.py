@@ -256,3 +256,11 @@ def test_stopped_idle_workers(context: Any, eventually: Any) -> None:
         assert [result.get(60) for result in results] == [i * i for i in range(20)]
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
+
+
+def test_tasks_of_workers_killed_while_idle(context: Any) -> None:
+    """A task that is submitted right after its idle worker was killed is never lost."""
+    with context.Pool(1) as pool:
+        for i in range(20):
+            os.kill(pool.apply(f.pid), signal.SIGKILL)
+            assert pool.apply(f.square, (i,)) == i * i

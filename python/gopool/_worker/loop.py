@@ -82,6 +82,7 @@ class Worker:
         self._wrap_exception = wrap_exception
         self._dumper = Dumper()
         self._definitions: dict[int, bytes] = {}
+        self._note: memoryview  # of what it has begun; made before Ready
         self._in_user_code = False
         self._is_worker = True  # False in a child that a task forked
 
@@ -105,6 +106,7 @@ class Worker:
         # The C functions: signal's own look for enum members, at a cost that a fork multiplies.
         if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
             _signal.signal(_signal.SIGINT, self._on_sigint)
+        self._note = crash.note_of(dump) if dump >= 0 else crash.no_note()
         self._channel.send(message.pack_ready())
         if initializer is None and dump >= 0:
             crash.arm(dump)  # while the first task is on its way; an initializer may have undone it
@@ -139,6 +141,7 @@ class Worker:
 
     def _run(self, task: Any, fd: int) -> None:
         number, mode, function, payload, definition = task
+        self._note[0] = number  # from here on it is begun
         call_function: Any
         arguments: Any
         value: Any
