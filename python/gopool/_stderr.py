@@ -6,8 +6,9 @@ this process, for all pools, reads them and writes to this process's descriptor 
 
 A pipe is read until the last process that has it has closed it: a program that a task started
 and that outlives its worker would get SIGPIPE otherwise. So the thread belongs to no pool; it is
-there while there is a pipe. Whoever reaps a worker reads its pipe too, so that all that the
-worker wrote is out when the pool is joined.
+there while there is a pipe. Once this process exits, what such a program writes is lost, and it
+gets SIGPIPE. Whoever reaps a worker reads its pipe too, so that all that the worker wrote is out
+when the pool is joined.
 
 Rejected: memory that the worker writes to, because what it says would be seen after its end, or
 after the task at best, and would grow without bound.
