@@ -18,7 +18,7 @@ import sys
 LIMIT = 5  # seconds
 
 PRELUDE = """
-import os, signal, sys, threading, time
+import contextlib, os, signal, subprocess, sys, threading, time
 import {package} as mp
 import functions as f
 import sabotage as s
@@ -137,6 +137,59 @@ CASES = {
         pool.close()
         pool.join()
         print("joined")
+    """,
+    "a task takes too long": """
+        pool = context.Pool(1)
+        own = {"timeout": 0.2} if mp.__name__ == "gopool" else {}  # the stdlib has get(0.2)
+        result = pool.apply_async(time.sleep, (60,), **own)
+        show(lambda: result.get(None if own else 0.2))
+        print("then:", pool.apply(f.square, (3,)))
+    """,
+    "cancel() of a queued and a running task": """
+        pool = context.Pool(1)
+        running = pool.apply_async(time.sleep, (60,))
+        queued = pool.apply_async(f.square, (2,))
+        show(lambda: queued.cancel())
+        show(lambda: running.cancel(terminate=True))
+        show(running.get)
+        print("then:", pool.apply(f.square, (3,)))
+    """,
+    "no main guard under spawn": """
+        import tempfile
+        script = tempfile.NamedTemporaryFile("w", suffix=".py")
+        script.write(f'import {mp.__name__} as mp\\n'
+                     'pool = mp.get_context("spawn").Pool(1)\\n'
+                     'try: pool.map(abs, [1])\\n'
+                     'except BaseException as error:\\n'
+                     '    print(type(error).__name__ + ":", str(error)[:95])\\n')
+        script.flush()
+        subprocess.run([sys.executable, "-u", script.name])
+    """,
+    "Ctrl-C at a terminal, four tasks busy": """
+        import tempfile
+        kept = tempfile.TemporaryDirectory()
+        folder = kept.name
+        items = [(f"{folder}/{i}", f"{folder}/never") for i in range(4)]
+        master, terminal = os.openpty()
+        program = subprocess.Popen(
+            [sys.executable, "-c",
+             "import os, functions as f, " + mp.__name__ + " as mp\\n"
+             "os.close(os.open(os.ttyname(0), os.O_RDWR))\\n"
+             'with mp.get_context("fork").Pool(4) as pool:\\n'
+             f"    pool.starmap(f.touch_and_wait, {items}, 1)"],
+            stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True)
+        os.close(terminal)
+        while len(os.listdir(folder)) < 4:
+            time.sleep(0.01)
+        begun = time.monotonic()
+        os.write(master, b"\\x03")
+        text = b""
+        with contextlib.suppress(OSError):
+            while data := os.read(master, 65536):
+                text += data
+        print("exit status", program.wait(), f"after {time.monotonic() - begun:.1f} s,",
+              text.count(b"Traceback"), "tracebacks,",
+              text.count(b"KeyboardInterrupt"), "times KeyboardInterrupt")
     """,
 }
 

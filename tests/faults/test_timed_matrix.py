@@ -5,13 +5,18 @@ A timeout ends it, or the memory limit does: its task fails alone, with the erro
 tasks before and after it are done once each, and its worker is replaced.
 
 There is no cell where no task of the worker runs: an initializer that never returns has no time
-limit (as in multiprocessing), and what an idle worker does is a later task's business: one that was
-sent to it and not read goes to another worker (test_lost_workers.py). What stays for ever in the
-pool's own process, in pickling arguments or in a callback, is the program's own.
+limit (as in multiprocessing), memory is looked at while a task runs only, and what an idle worker
+does is a later task's business: one that was sent to it and not read goes to another worker
+(test_lost_workers.py), and where there is none, its timeout ends it (below). What stays for ever in
+the pool's own process, in pickling arguments, unpickling results, a callback or its garbage
+collection, is the program's own.
 """
 
 from __future__ import annotations
 
+import os
+import warnings
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,8 +24,10 @@ from typing import Any
 
 import pytest
 
+import functions as f
 import gopool
 import sabotage as s
+from usage import left_since, usage
 
 PATIENCE = 60  # seconds for what must come
 TIMEOUT = 0.3  # seconds that are meant to pass
@@ -35,18 +42,39 @@ PLACES: dict[str, Callable[..., Any]] = {
     "pickle result": lambda pool, way, **asked: pool.apply_async(
         s.ActsAtPickling, (way,), **asked
     ),
+    "collected": lambda pool, way, **asked: pool.apply_async(
+        s.take, (s.MakesGrenade(way),), **asked
+    ),
 }
 MANY = ("map", "starmap", "imap", "imap_unordered")
 
 
 @pytest.fixture(scope="module", params=("fork", "spawn", "forkserver"))
 def pool(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A pool of two workers that all cells of one start method share."""
+    """A pool of two workers that all cells of one start method share; nothing of it is left."""
+    before = usage()
     with gopool.get_context(request.param).Pool(2, worker_memory_limit=LIMIT) as pool:
+        with pytest.raises(gopool.WorkerLostError):  # the first one starts a thread, for good
+            pool.apply(s.act, ("SIGKILL",))
         yield pool
+    pool.join()
+    del pool
+    assert not left_since(before)
 
 
-pytestmark = pytest.mark.leaves  # the pool stays from test to test
+@pytest.fixture
+def level(pool: Any, eventually: Any) -> Iterator[None]:
+    """A cell leaves this process as many descriptors, threads and children as there were."""
+    two = partial(eventually, lambda: len(pool._pool) == 2, "two workers", PATIENCE)
+    two()
+    before = usage()
+    yield
+    two()
+    assert not left_since(before)
+
+
+# The pool stays from test to test; the fixtures above look at what is left.
+pytestmark = [pytest.mark.leaves, pytest.mark.usefixtures("level")]
 
 
 def outcome_of(get: Callable[[], Any]) -> str:
@@ -110,6 +138,76 @@ def test_many(pool: Any, submit: str, way: str) -> None:
         assert seen == [0, 1, expected_of(way), 3, 4, 5]
     else:
         assert Counter(seen) == Counter([0, 1, expected_of(way), 3, 4, 5])
+
+
+@pytest.mark.parametrize("submit", MANY)
+def test_chunk(pool: Any, tmp_path: Any, eventually: Any, submit: str) -> None:
+    """A chunk whose item exceeds the memory limit is lost as one task, and no other is."""
+    path = str(tmp_path / "records")
+    items = [(path, i, "memory" if i == 7 else "") for i in range(20)]
+    function = s.record_or_act if submit == "starmap" else s.record_or_act_star
+    if submit in ("map", "starmap"):
+        get = partial(getattr(pool, submit), function, items, 5)
+    else:
+        get = partial(list, getattr(pool, submit)(function, items, 5))
+    assert outcome_of(get) == "memory"
+    ran = set(range(20)) - {7, 8, 9}
+    eventually(lambda: len(s.records(path)) >= len(ran), "all other chunks ran", PATIENCE)
+    assert Counter(number for number, _ in s.records(path)) == dict.fromkeys(ran, 1)
+
+
+@pytest.mark.parametrize("way", s.HOLDS)
+def test_dropped_pool(pool: Any, tmp_path: Any, eventually: Any, way: str) -> None:
+    """A pool that is dropped with such a task under way ends it all the same, and goes."""
+    path = str(tmp_path / "records")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the standard library's: not closed
+        dropped = pool._ctx.Pool(1, worker_memory_limit=LIMIT)
+        result = dropped.apply_async(s.act, (way,), **asked_for(way))
+        after = [dropped.apply_async(s.record, (path, i)) for i in range(BYSTANDERS)]
+        reference = weakref.ref(dropped)
+        del dropped
+        assert outcome_of(partial(result.get, PATIENCE)) == expected_of(way)
+        assert [each.get(PATIENCE) for each in after] == list(range(BYSTANDERS))
+        del result, after
+        eventually(lambda: reference() is None, "the pool is collected", PATIENCE)
+    assert Counter(number for number, _ in s.records(path)) == dict.fromkeys(range(BYSTANDERS), 1)
+
+
+# What an idle worker can do so that it reads nothing.
+DEAF: dict[str, Callable[[str, int], bool]] = {
+    "SIGSTOP": lambda state, ticks: state == "T",
+    "C loop": lambda state, ticks: ticks > 20,  # 0.2 s: it sleeps but for that
+}
+
+
+@pytest.mark.parametrize("way", DEAF)
+def test_idle(pool: Any, tmp_path: Any, eventually: Any, way: str) -> None:
+    """A task sent to an idle worker that does not read, the only one, ends at its timeout."""
+    fifo = str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    with pool._ctx.Pool(1) as lonely:
+        deaf = lonely.apply(s.leave_thread, (fifo, way))
+        _, used = _state(deaf)
+        with open(fifo):  # the thread begins
+            eventually(lambda: _is_deaf(deaf, used, way), "the worker is deaf", PATIENCE)
+            result = lonely.apply_async(s.take, (0,), timeout=TIMEOUT)
+            later = lonely.apply_async(f.pid)
+            assert outcome_of(partial(result.get, PATIENCE)) == "timeout"
+        assert later.get(PATIENCE) != deaf
+    lonely.join()
+
+
+def _is_deaf(pid: int, used: int, way: str) -> bool:
+    state, ticks = _state(pid)
+    return DEAF[way](state, ticks - used)
+
+
+def _state(pid: int) -> tuple[str, int]:
+    """A process's state, and the CPU time it has used in ticks."""
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return fields[0], int(fields[11]) + int(fields[12])
 
 
 def test_the_pool_is_well(pool: Any) -> None:
