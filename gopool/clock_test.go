@@ -353,3 +353,29 @@ func TestRescueOfAnUnreadTask(t *testing.T) {
 	well.finish(well.begin())
 	assert.Equal(t, 3, c.pool.Stats().Values)
 }
+
+// The look at unread tasks comes in time, however far off the next alarm is that was asked for.
+func TestRescueBesideALaterAlarm(t *testing.T) {
+	for name, l := range map[string]Limits{
+		"age": {Size: 2, MaxAge: time.Hour}, "idle": {Size: 2, IdleTimeout: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newClockBench(t, l)
+			deaf, well := c.worker().boot(), c.worker().boot()
+			c.submit(1)
+			require.Len(t, deaf.unread, 1)
+			c.advance(unreadAfter)
+			assert.Len(t, well.unread, 1)
+			assert.Empty(t, deaf.unread)
+		})
+	}
+	t.Run("the idle one comes later", func(t *testing.T) {
+		c := newClockBench(t, Limits{Size: 2, MaxAge: time.Hour})
+		deaf, well := c.worker().boot(), c.worker().boot()
+		c.submit(2)
+		well.finish(well.begin())
+		c.advance(unreadAfter)
+		assert.Len(t, well.unread, 1)
+		assert.Empty(t, deaf.unread)
+	})
+}

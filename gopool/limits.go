@@ -140,8 +140,8 @@ func (p *Pool) checkLife(w *worker, now time.Time) {
 func (p *Pool) rest(w *worker) {
 	w.state = Idle
 	p.idle = append(p.idle, w)
-	if p.alarm.IsZero() && len(p.idle) < len(p.workers) {
-		p.arm(p.now().Add(unreadAfter)) // for rescue; once while anything goes on
+	if !p.looking && len(p.idle) < len(p.workers) { // once while anything goes on
+		p.lookForUnread(p.now())
 	}
 	if p.limits.IdleTimeout > 0 {
 		w.idleSince = p.now()
@@ -154,8 +154,8 @@ func (p *Pool) watch(w *worker, t *Task, now time.Time) {
 	if timeout := t.timeout(); timeout > 0 {
 		p.arm(now.Add(timeout))
 	}
-	if len(p.idle) > 0 && p.alarm.IsZero() {
-		p.arm(now.Add(unreadAfter)) // for rescue
+	if !p.looking && len(p.idle) > 0 {
+		p.lookForUnread(now)
 	}
 	if p.limits.MemoryHard > 0 || p.limits.MemorySoft > 0 {
 		p.arm(now.Add(memoryPeriod))

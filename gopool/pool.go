@@ -51,6 +51,7 @@ type Pool struct {
 	delayed    delayedTasks   // wait for their next attempt
 	cancelled  map[uint64]int // jobs whose tasks are dropped, with how many are to come
 	alarm      time.Time      // when a Tick was asked for; zero: not
+	looking    bool           // the next Tick comes in time for rescue
 	summoned   bool           // Sink.Summon was called and no worker came since
 	ahead      int            // leases beyond the first of each worker
 	closed     bool           // no task will be submitted any more
