@@ -23,6 +23,7 @@ func (p *Pool) Tick() {
 	now := p.now()
 	for _, w := range p.workers {
 		p.checkEnding(w, now)
+		p.checkStart(w, now)
 		p.checkTask(w, now)
 		p.checkMemory(w, now)
 		p.checkLife(w, now)

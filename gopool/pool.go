@@ -82,12 +82,12 @@ func (p *Pool) AddWorker(pid int, link Link) WorkerID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lastWorker++
-	w := &worker{id: p.lastWorker, pid: pid, link: link, born: p.now()}
+	w := &worker{id: p.lastWorker, pid: pid, link: link, added: p.now()}
 	p.workers[w.id] = w
 	p.stats.Workers++
 	p.summoned = false
-	if p.limits.MaxAge > 0 {
-		p.arm(w.born.Add(p.limits.MaxAge))
+	if p.limits.StartTimeout > 0 {
+		p.arm(w.added.Add(p.limits.StartTimeout))
 	}
 	if p.finishing() {
 		p.end(w)
