@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 state: dict[str, Any] = {}
@@ -22,6 +23,17 @@ def square(x: int) -> int:
 def square_in_list(x: int) -> list[int]:
     """The outcome of a map's chunk of one item."""
     return [x * x]
+
+
+def invert(x: float) -> float:
+    return 1 / x
+
+
+def failing_input() -> Iterator[int]:
+    """An input of two items and an error."""
+    yield 1
+    yield 2
+    raise KeyError("input")
 
 
 def add(x: int, y: int = 0, *, z: int = 0) -> int:

@@ -29,10 +29,10 @@ import msgpack
 
 from gopool import _collector, _core, _fork, _jobs, _options
 from gopool._crew import Crew, Maintenance
-from gopool._feeder import MIN_WINDOW, WINDOW_PER_WORKER, Backlog, IMapFeeder, Room, TaskFeeder
+from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder, Window
 from gopool._submit import Functions, Submitter
 from gopool._worker.call import CALL, MAP, STARMAP
-from gopool.exceptions import ForkedChildError, PoolTerminatedError
+from gopool.exceptions import ForkedChildError, GopoolError, PoolTerminatedError
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -303,23 +303,30 @@ class Engine:
         self._feed_room.changed()
 
     def feed(
-        self, job: Any, mode: int, function: Any, items: Iterable[Any], options: int = 0
-    ) -> None:
+        self,
+        job: Any,
+        mode: int,
+        function: Any,
+        items: Iterable[Any],
+        options: int = 0,
+        buffersize: int | None = None,
+    ) -> IMapFeeder:
         """Submit the tasks of an imap job from a thread of its own, as workers keep up.
 
         Args:
             items: the arguments of each task, in the form that the mode wants.
+            buffersize: tasks submitted whose results nobody has taken, at most.
         """
 
         def submit(index: int, item: Any) -> None:
             self._submit_in_turn((number, index, mode, function, item, options), feeder.stopped)
 
         number = job._job
-        window = max(MIN_WINDOW, WINDOW_PER_WORKER * self.workers)
         feeder = IMapFeeder(
             job,
             items,
-            window,
+            Window(self.workers),
+            buffersize,
             submit,
             lambda index, error: self._settle_error(number, index, error),
             self._feeder_ended,
@@ -327,6 +334,7 @@ class Engine:
         self._begin(feeder)
         if self._terminated:
             self._fail_job(number)
+        return feeder
 
     def _submit_in_turn(self, task: Task, stopped: Callable[[], bool]) -> None:
         """Submit a task from a feeder's thread, once there is room for it."""
@@ -470,6 +478,9 @@ class Engine:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
             return deadline is None or not thread.is_alive()
 
+        for feeder in list(self._feeders):
+            if isinstance(feeder, IMapFeeder):
+                feeder.end_unread(_joined)
         if not joined(self.maintenance):
             return False
         feeders = [] if self._terminated else list(self._feeders)
@@ -542,6 +553,14 @@ _TERMINATED = (
     "the pool was terminated before this task was done; use close() and join() to let all tasks "
     "finish"
 )
+
+
+def _joined() -> BaseException:
+    """What a reader gets that was too late."""
+    return GopoolError(
+        "the pool was joined before the results of this imap were read, and its buffersize kept "
+        "the rest of the input from being drawn; read to the end before join()"
+    )
 
 
 def stats_text(native: Any) -> str:

@@ -9,6 +9,7 @@ payload waits, unpickled, in the backlog, whose feeder keeps the order.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
@@ -18,9 +19,15 @@ if TYPE_CHECKING:
 
     Task = tuple[int, int, int, Any, Any, int]  # job, index, mode, function, arguments, options
 
-# How far imap draws ahead of the workers: items pulled and not finished.
+# How far imap draws ahead of the workers: tasks drawn and not finished.
 MIN_WINDOW = 64
 WINDOW_PER_WORKER = 4
+MAX_WINDOW = 1024  # for quick tasks, of which workers are sent several ahead
+# Work that a wider window may hold, in seconds: for half of it another thread may keep a feeder
+# from running (sys.getswitchinterval()).
+WINDOW_TIME = 0.01
+
+_NOT, _WORKERS, _READER = range(3)  # whom a feeder waits for
 
 
 class Gate:
@@ -103,14 +110,48 @@ class TaskFeeder(threading.Thread):
             self._ended(self)
 
 
+class Window:
+    """How far a feeder may run ahead of the workers, in tasks that are drawn and not finished.
+
+    Wide enough for WINDOW_TIME at the speed that was measured last, within its bounds: tasks that
+    take their time leave it at the least.
+    """
+
+    def __init__(self, workers: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.least = max(MIN_WINDOW, WINDOW_PER_WORKER * workers)
+        self.size = self.least
+        self._clock = clock
+        self._finished = 0
+        self._since = clock()
+
+    def adapt(self, finished: int) -> None:
+        """Measure anew, after so many finished tasks in all; grows no faster than twofold."""
+        now = self._clock()
+        done, took = finished - self._finished, now - self._since
+        if done < self.least // 4:
+            return  # too few to tell
+        self._finished, self._since = finished, now
+        wanted = int(done / took * WINDOW_TIME) if took > 0 else MAX_WINDOW
+        self.size = max(self.least, min(MAX_WINDOW, 2 * self.size, wanted))
+
+
 class IMapFeeder(threading.Thread):
-    """Draws the items of one imap job and submits them, within the window."""
+    """Draws the items of one imap job and submits them, within the window.
+
+    Args:
+        items: the arguments of each task.
+        buffersize: tasks submitted whose results nobody has taken, at most; None: any number.
+        submit: called with index and arguments of each task.
+        fail: called with the index and the error of an input that ends with one.
+        ended: called with this thread at its end.
+    """
 
     def __init__(
         self,
         job: Any,
         items: Iterable[Any],
-        window: int,
+        window: Window,
+        buffersize: int | None,
         submit: Callable[[int, Any], None],
         fail: Callable[[int, BaseException], None],
         ended: Callable[[threading.Thread], None],
@@ -119,14 +160,20 @@ class IMapFeeder(threading.Thread):
         self._job = job
         self._items = items
         self._window = window
+        self._buffersize = buffersize
         self._submit = submit
         self._fail = fail
         self._ended = ended
         self._gate = Gate()
-        self._waiting = False
+        self._waits = _NOT
+        self._wake_at = 0  # unfinished tasks at which the collector wakes this thread
         self._stopped = False
-        self.drawn = 0
+        self._lost = False
+        self._unread: Callable[[], BaseException] | None = None
+        self._drawn = 0  # as of the last look for room
         job.on_finished = self._on_finished
+        if buffersize is not None:
+            job.on_taken = self._on_taken
 
     def stop(self) -> None:
         """Draw no more items. The thread ends once the user's iterable lets it."""
@@ -136,45 +183,102 @@ class IMapFeeder(threading.Thread):
     def stopped(self) -> bool:
         return self._stopped
 
+    def lose_reader(self) -> None:
+        """Draw no more items, since nobody can read: the job ends with those that were drawn."""
+        self._lost = True
+        self._gate.open()
+
+    def end_unread(self, error: Callable[[], BaseException]) -> None:
+        """Wait for no reader any more. Where the input has more than the buffersize lets in, the
+        job ends with this error, behind the results.
+        """
+        self._unread = error
+        self._gate.open()
+
     def run(self) -> None:
         try:
             self._draw()
         finally:
-            self._job.on_finished = None
+            self._job.on_finished = self._job.on_taken = None
             self._items = ()
             self._ended(self)
 
     def _draw(self) -> None:
-        index = -1
+        index, limit = -1, self._await_room(0)
+        submit = self._submit
         try:
             for index, item in enumerate(self._items):
                 if self._stopped:
                     return
-                self._submit(index, item)
+                if index >= limit:  # somebody waits for the end of this thread: see end_unread()
+                    index -= 1
+                    raise self._unread()  # type: ignore[misc]
+                submit(index, item)
                 item = None  # the task alone holds it
-                self.drawn = index + 1
-                self._await_room()
+                if index + 1 >= limit:
+                    limit = self._await_room(index + 1)
+                    if self._stopped:
+                        return
+                    if self._lost:
+                        break
         except BaseException as error:
             index += 1
             # As in the standard library, where the error travels behind the tasks before it.
-            self._window = 1
-            self._await_room()
+            self._await_all(index)
             if not self._stopped:
                 self._fail(index, error)
         if not self._stopped:
             self._job._set_length(index + 1)
 
-    def _await_room(self) -> None:
-        while self.drawn - self._job.finished >= self._window and not self._stopped:
-            self._waiting = True
-            # The collector may have made room before it could see the flag: look again.
-            if self.drawn - self._job.finished >= self._window:
-                self._gate.wait()
-            self._waiting = False
+    def _await_room(self, drawn: int) -> int:
+        """Wait until more may be drawn; up to which number in all, at the least."""
+        self._drawn = drawn
+        job, window, buffersize = self._job, self._window, self._buffersize
+        while True:
+            limit: int = window.size + job.finished
+            if limit <= drawn:
+                self._wait(_WORKERS, window.size // 2)
+                window.adapt(job.finished)
+            elif buffersize is not None and buffersize + job.taken <= drawn:
+                if self._lost or self._unread is not None:
+                    return drawn
+                self._wait(_READER)
+            elif buffersize is None:
+                return limit
+            else:
+                return min(limit, buffersize + int(job.taken))
+            if self._stopped:
+                return limit
+
+    def _await_all(self, drawn: int) -> None:
+        self._drawn = drawn
+        while drawn > self._job.finished and not self._stopped:
+            self._wait(_WORKERS)
+
+    def _wait(self, whom: int, wake_at: int = 0) -> None:
+        self._wake_at = wake_at
+        self._waits = whom
+        # It may have happened before anybody could see that this thread waits: look again.
+        if not self._may_go_on():
+            self._gate.wait()
+        self._waits = _NOT
+
+    def _may_go_on(self) -> bool:
+        if self._waits == _WORKERS:
+            return self._drawn - self._job.finished <= self._wake_at or self._stopped
+        assert self._buffersize is not None
+        ended = self._stopped or self._lost or self._unread is not None
+        return ended or self._drawn - self._job.taken < self._buffersize
 
     def _on_finished(self) -> None:
         """Called by the collector: wake at half a window, not at every item."""
-        if self._waiting and self.drawn - self._job.finished <= self._window // 2:
+        if self._waits == _WORKERS and self._may_go_on():
+            self._gate.open()
+
+    def _on_taken(self) -> None:
+        """Called by readers."""
+        if self._waits == _READER and self._may_go_on():
+            self._waits = _NOT  # once is enough; this thread runs when the reader lets it
             self._gate.open()
 
 

@@ -8,11 +8,13 @@ settles one task, as there, and is called by the collector thread alone.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing import pool as stdlib
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
+    from collections import deque
     from typing import Any
 
 
@@ -148,34 +150,153 @@ def runs(job: Any) -> bool:
     return pool is not None and bool(pool._engine.runs(job._job))
 
 
-class _Windowed:
-    """What a feeder's window needs of an iterator; `super()` is the standard library's."""
+class _Results:
+    """How both iterators of imap take outcomes and give them out; `super()` is the stdlib's.
 
-    finished = 0
-    on_finished: Callable[[], None] | None = None
+    The collector appends and readers pop without a lock, which each item would pay for: the methods
+    of a deque are atomic, and an item is there before `_index` counts it. `_cond` is for those who
+    wait and for the end.
+    """
+
+    # Made by the standard library's __init__.
+    _cache: dict[int, Any]
+    _cond: threading.Condition
+    _index: int
+    _items: deque[tuple[bool, Any]]
+    _job: int
+    _length: int | None
+    _pool: Any
+    _unsorted: dict[int, tuple[bool, Any]]
+
+    finished = 0  # tasks with an outcome, in order or not
+    on_finished: Callable[[], None] | None = None  # called by the collector for each
+    on_taken: Callable[[], None] | None = None  # called by the reader for each that it takes
+    _readers = 0  # that wait
+    _done = False  # no more will come; set last
     _final: int | None = None  # the length that fail() gave it
 
+    @property
+    def taken(self) -> int:
+        """Outcomes that readers have taken; never too many."""
+        return self._index - len(self._items)
+
+    def next(self, timeout: float | None = None) -> Any:
+        try:
+            success, value = self._items.popleft()
+        except IndexError:
+            success, value = self._wait(timeout)
+        on_taken = self.on_taken  # its feeder may take it away meanwhile
+        if on_taken is not None:
+            on_taken()
+        if success:
+            return value
+        raise value
+
+    __next__ = next
+
+    def _wait(self, timeout: float | None) -> tuple[bool, Any]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._cond:
+            self._readers += 1  # before the look: who appends after it sees the count
+            try:
+                while True:
+                    done = self._done
+                    try:
+                        return self._items.popleft()
+                    except IndexError:
+                        if done:
+                            raise StopIteration from None
+                        left = None if deadline is None else deadline - time.monotonic()
+                        if left is not None and left <= 0:
+                            raise stdlib.TimeoutError from None  # type: ignore[attr-defined]
+                    self._cond.wait(left)
+            finally:
+                self._readers -= 1
+
     def _set(self, index: int, outcome: tuple[bool, Any]) -> None:
-        super()._set(index, outcome)  # type: ignore[misc]
+        if self._done:
+            return  # it failed meanwhile
+        self._take_in(index, outcome)
         self.finished += 1
+        if self._index == self._length:
+            self._complete()
+        elif self._readers:
+            with self._cond:
+                self._cond.notify()
         on_finished = self.on_finished  # its feeder may take it away meanwhile
         if on_finished is not None:
             on_finished()
 
+    def _take_in(self, index: int, outcome: tuple[bool, Any]) -> None:
+        raise NotImplementedError
+
     def _set_length(self, length: int) -> None:
-        super()._set_length(length)  # type: ignore[misc]
-        if self._final is not None:  # its feeder is late
-            with self._cond:  # type: ignore[attr-defined]
-                self._length = self._final
-                self._cond.notify_all()  # type: ignore[attr-defined]
+        with self._cond:
+            self._length = length if self._final is None else self._final
+        if self._index == self._length:
+            self._complete()
+
+    def _complete(self) -> None:
+        """Nothing will come any more. Whoever sees the last outcome or the length second calls."""
+        self._cache.pop(self._job, None)
+        self._pool = None
+        with self._cond:
+            self._done = True
+            self._cond.notify_all()
+
+    def _fail(self, error: BaseException) -> None:
+        """Give what has arrived, then raise, then stop."""
+        with self._cond:
+            self._items.append((False, error))
+            self._index += 1
+            self._final = self._length = self._index
+            self._unsorted = {}
+        self._complete()
 
 
-class IMapIterator(_Windowed, stdlib.IMapIterator):  # type: ignore[type-arg]
-    """multiprocessing.pool.IMapIterator that counts what is finished."""
+class IMapIterator(_Results, stdlib.IMapIterator):  # type: ignore[type-arg]
+    """multiprocessing.pool.IMapIterator that takes no lock for an item that is there."""
+
+    def _take_in(self, index: int, outcome: tuple[bool, Any]) -> None:
+        if index != self._index:
+            self._unsorted[index] = outcome
+            return
+        self._items.append(outcome)
+        self._index += 1
+        while self._unsorted and self._index in self._unsorted:
+            self._items.append(self._unsorted.pop(self._index))
+            self._index += 1
 
 
-class IMapUnorderedIterator(_Windowed, stdlib.IMapUnorderedIterator):  # type: ignore[type-arg]
+class IMapUnorderedIterator(_Results, stdlib.IMapUnorderedIterator):  # type: ignore[type-arg]
     """The same for imap_unordered."""
+
+    def _take_in(self, index: int, outcome: tuple[bool, Any]) -> None:
+        self._items.append(outcome)
+        self._index += 1
+
+
+class Reading:
+    """What imap(buffersize=...) gives: the iterator, whose loss ends the drawing of its input.
+
+    The job itself can't be lost: the pool's cache has it.
+    """
+
+    def __init__(self, job: Any, lost: Callable[[], None]) -> None:
+        self._lost = lost
+        self._job = job
+
+    def __iter__(self) -> Reading:
+        return self
+
+    def next(self, timeout: float | None = None) -> Any:
+        """The next result; waits up to so many seconds, then raises TimeoutError."""
+        return self._job.next(timeout)
+
+    __next__ = next
+
+    def __del__(self) -> None:
+        self._lost()
 
 
 class Cache(dict):  # type: ignore[type-arg]  # Any is no name at run time
@@ -230,13 +351,10 @@ def fail(job: Any, error: BaseException) -> None:
     No callback is called. An iterator gives what has arrived, then raises, then stops.
     """
     if isinstance(job, stdlib.IMapIterator):
-        with job._cond:  # type: ignore[attr-defined]
-            job._items.append((False, error))  # type: ignore[attr-defined]
-            job._final = job._length = job._index + 1  # type: ignore[attr-defined]
-            job._unsorted = {}  # type: ignore[attr-defined]
-            job._index += 1  # type: ignore[attr-defined]
-            job._cond.notify_all()  # type: ignore[attr-defined]
-            job._cache.pop(job._job, None)  # type: ignore[attr-defined]
+        if isinstance(job, _Results):
+            job._fail(error)
+        else:
+            _fail_iterator(job, error)
         return
     job._callback = job._error_callback = None
     if isinstance(job, stdlib.MapResult):
@@ -248,3 +366,14 @@ def fail(job: Any, error: BaseException) -> None:
         return
     job._cache.pop(job._job, None)
     job._settle((False, error))
+
+
+def _fail_iterator(job: Any, error: BaseException) -> None:
+    """The same for an iterator of the standard library's, as recipes make."""
+    with job._cond:
+        job._items.append((False, error))
+        job._index += 1
+        job._length = job._index
+        job._unsorted = {}
+        job._cond.notify_all()
+    job._cache.pop(job._job, None)

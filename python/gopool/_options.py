@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 KILL_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 RETRY_BACKOFF = 0.05  # seconds before the first retry
 
+# Of calls, beyond the standard library's.
+_OWN_KEYWORDS = frozenset(("buffersize", "retries", "soft_timeout", "timeout"))
+
 _LOST, _TIMEOUT, _ERROR = 1, 2, 4  # gopool.RetryOn
 
 
@@ -88,6 +91,39 @@ def count(name: str, value: int) -> int:
     if value < 0:
         raise ValueError(f"{name} must be 0 or more, not {value!r}")
     return value
+
+
+def checked_buffersize(value: int | None) -> int | None:
+    """Tasks above zero, or None; refused with the words of concurrent.futures."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"buffersize must be an integer or None, not {value!r}")
+    if value < 1:
+        raise ValueError(f"buffersize must be None or > 0, not {value}")
+    return value
+
+
+def for_original(
+    original: Callable[..., Any], keywords: dict[str, Any]
+) -> dict[str, Any]:
+    """The keywords of a call that goes to the standard library's method.
+
+    Raises:
+        GopoolError: the method does not know one that is not at its default.
+    """
+    code = getattr(original, "__code__", None)
+    unknown = _OWN_KEYWORDS - set(code.co_varnames if code else ())
+    for name in unknown & keywords.keys():
+        if keywords[name] is not None:
+            from gopool.exceptions import GopoolError
+
+            raise GopoolError(
+                f"{original.__name__}({name}={keywords[name]!r}) needs the Go core, which this "
+                "pool does not have: it is a ThreadPool, a subclass with a transport of its own, "
+                "or made where Go could not be loaded"
+            )
+    return {name: value for name, value in keywords.items() if name not in unknown}
 
 
 def milliseconds(seconds: float | None) -> int:

@@ -18,8 +18,22 @@ from gopool import _core, _mirror
 from gopool._engine import CALL, MAP, STARMAP, Engine
 from gopool._faces import QueueFace, TaskHandlerFace, TaskQueueFace
 from gopool._jobs import AsyncResult as EngineResult
-from gopool._jobs import Cache, IMapIterator, IMapUnorderedIterator, MapResult, guarded
-from gopool._options import KILL_GRACE, RETRY_BACKOFF, CallOptions, positive
+from gopool._jobs import (
+    Cache,
+    IMapIterator,
+    IMapUnorderedIterator,
+    MapResult,
+    Reading,
+    guarded,
+)
+from gopool._options import (
+    KILL_GRACE,
+    RETRY_BACKOFF,
+    CallOptions,
+    checked_buffersize,
+    for_original,
+    positive,
+)
 from gopool._settings import Settings
 from gopool.exceptions import GopoolError
 
@@ -439,22 +453,25 @@ def _imap(
     func: Any,
     iterable: Iterable[Any],
     chunksize: int,
+    buffersize: int | None,
     call: CallOptions,
 ) -> Any:
     self._check_running()
     if chunksize < 1:
         raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+    checked_buffersize(buffersize)
     call.chunksize(chunksize)
     func = call.wrapped(func)
     options = self._engine.options(call)
-    result = kind(self)
-    result._function = func
-    if chunksize == 1:
-        self._engine.feed(result, CALL, func, _single_arguments(iterable), options)
-        return result
-    chunks = stdlib.Pool._get_tasks(func, iterable, chunksize)  # type: ignore[attr-defined]
-    self._engine.feed(result, MAP, func, (items for _, items in chunks), options)
-    return (item for chunk in result for item in chunk)
+    job = kind(self)
+    job._function = func
+    mode, items = CALL, _single_arguments(iterable)
+    if chunksize > 1:
+        chunks = stdlib.Pool._get_tasks(func, iterable, chunksize)  # type: ignore[attr-defined]
+        mode, items = MAP, (items for _, items in chunks)
+    feeder = self._engine.feed(job, mode, func, items, options, buffersize)
+    result = job if buffersize is None else Reading(job, feeder.lose_reader)
+    return result if chunksize == 1 else (item for chunk in result for item in chunk)
 
 
 def _single_arguments(iterable: Iterable[Any]) -> Iterator[Any]:
@@ -469,16 +486,25 @@ def _pool_imap(
     iterable: Iterable[Any],
     chunksize: int = 1,
     *,
+    buffersize: int | None = None,
     timeout: float | None = None,
     soft_timeout: float | None = None,
     retries: int | None = None,
 ) -> Iterator[Any]:
     """Equivalent of `map()` -- can be MUCH slower than `Pool.map()`.
 
-    timeout, soft_timeout and retries are each item's, as in map().
+    The input is drawn as workers keep up, whether results are read or not.
+
+    Args:
+        buffersize: tasks (chunks) submitted whose results are not read, at most: the input is drawn
+            as results are read, too. It is drawn no further once nobody has the iterator any more,
+            or somebody waits in join(). None: any number.
+        timeout, soft_timeout, retries: each item's, as in map().
     """
     call = CallOptions(self._settings, timeout, soft_timeout, retries)
-    result: Iterator[Any] = _imap(self, IMapIterator, func, iterable, chunksize, call)
+    result: Iterator[Any] = _imap(
+        self, IMapIterator, func, iterable, chunksize, buffersize, call
+    )
     return result
 
 
@@ -488,16 +514,19 @@ def _pool_imap_unordered(
     iterable: Iterable[Any],
     chunksize: int = 1,
     *,
+    buffersize: int | None = None,
     timeout: float | None = None,
     soft_timeout: float | None = None,
     retries: int | None = None,
 ) -> Iterator[Any]:
     """Like `imap()` method but ordering of results is arbitrary.
 
-    timeout, soft_timeout and retries are each item's, as in map().
+    buffersize, timeout, soft_timeout and retries are as in imap().
     """
     call = CallOptions(self._settings, timeout, soft_timeout, retries)
-    result: Iterator[Any] = _imap(self, IMapUnorderedIterator, func, iterable, chunksize, call)
+    result: Iterator[Any] = _imap(
+        self, IMapUnorderedIterator, func, iterable, chunksize, buffersize, call
+    )
     return result
 
 
@@ -578,7 +607,7 @@ def dispatching(
     def dispatch(self: Any, *args: Any, **kwds: Any) -> Any:
         if "_engine" in self.__dict__:
             return method(self, *args, **kwds)
-        return original(self, *args, **kwds)
+        return original(self, *args, **for_original(original, kwds))
 
     dispatch.__name__, dispatch.__qualname__ = original.__name__, original.__qualname__
     return dispatch

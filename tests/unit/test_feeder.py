@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gopool._feeder import Backlog, Gate, IMapFeeder, Room, TaskFeeder
+from gopool._feeder import MAX_WINDOW, Backlog, Gate, IMapFeeder, Room, TaskFeeder, Window
 
 LIMIT = 30  # seconds; only reached when something hangs
 
@@ -179,8 +179,9 @@ class Job:
     """What IMapFeeder needs of an imap job."""
 
     def __init__(self) -> None:
-        self.finished = 0
+        self.finished = self.taken = 0
         self.on_finished: Callable[[], None] | None = None
+        self.on_taken: Callable[[], None] | None = None
         self.length: int | None = None
         self.set = threading.Event()
 
@@ -194,18 +195,34 @@ class Job:
             if self.on_finished is not None:
                 self.on_finished()
 
+    def take(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.taken += 1
+            if self.on_taken is not None:
+                self.on_taken()
+
+
+class Fixed(Window):
+    """A window that never changes."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def adapt(self, finished: int) -> None:
+        pass
+
 
 class Run:
     """An IMapFeeder over a job, with what it did."""
 
-    def __init__(self, items: Any, window: int) -> None:
+    def __init__(self, items: Any, window: int, buffersize: int | None = None) -> None:
         self.job = Job()
         self.submitted: list[tuple[int, Any]] = []
         self.failed: list[tuple[int, BaseException]] = []
         self.ended: list[Any] = []
         self.arrived = threading.Condition()
         self.feeder = IMapFeeder(
-            self.job, items, window, self._submit,
+            self.job, items, Fixed(window), buffersize, self._submit,
             lambda index, error: self.failed.append((index, error)), self.ended.append,
         )
 
@@ -303,6 +320,109 @@ def test_imap_stop_sets_no_length() -> None:
     run.feeder.join(LIMIT)
     assert len(run.submitted) <= 4
     assert run.ended == [run.feeder]
+
+
+def _numbers(drawn: list[int], count: int) -> Iterator[int]:
+    for number in range(count):
+        drawn.append(number)
+        yield number
+
+
+@pytest.mark.parametrize("buffersize", [1, 3])
+def test_imap_buffersize(buffersize: int) -> None:
+    """No more is drawn than the buffer holds beyond what was taken, however much is finished; one
+    taken result lets one item in.
+    """
+    drawn: list[int] = []
+    run = Run(_numbers(drawn, 20), 64, buffersize).start()
+    for count in range(buffersize, 20):
+        run.wait_for(count)
+        run.job.finish(count - run.job.finished)
+        run.feeder.join(0.01)
+        assert len(drawn) == count
+        run.job.take()
+    run.wait_for(20)
+    run.job.finish(20 - run.job.finished)
+    run.job.take(buffersize)
+    run.feeder.join(LIMIT)
+    assert (run.job.length, run.failed) == (20, [])
+    assert run.job.on_taken is None
+
+
+def test_imap_window_holds_beside_a_buffersize() -> None:
+    """A large buffer does not widen the window."""
+    drawn: list[int] = []
+    run = Run(_numbers(drawn, 50), 4, 1000).start()
+    run.wait_for(4)
+    run.feeder.join(0.01)
+    assert len(drawn) == 4
+    run.job.finish(2)
+    run.wait_for(6)
+    run.feeder.stop()
+    run.feeder.join(LIMIT)
+    assert len(drawn) == 6
+
+
+def test_imap_without_its_reader() -> None:
+    """Once nobody can read, nothing more is drawn, and the job ends with what was drawn."""
+    drawn: list[int] = []
+    run = Run(_numbers(drawn, 50), 64, 3).start()
+    run.wait_for(3)
+    run.feeder.lose_reader()
+    run.feeder.join(LIMIT)
+    assert (run.job.length, run.failed, drawn) == (3, [], [0, 1, 2])
+
+
+@pytest.mark.parametrize(("length", "failed"), [(3, 0), (4, 1)])
+def test_imap_ends_unread(length: int, failed: int) -> None:
+    """Where no reader is waited for, an input that ends at the full buffer is complete; one that
+    goes on ends with an error behind the results.
+    """
+    drawn: list[int] = []
+    run = Run(_numbers(drawn, length), 64, 3).start()
+    run.wait_for(3)
+    run.feeder.end_unread(lambda: LookupError("unread"))
+    run.job.finish(3)
+    run.feeder.join(LIMIT)
+    assert [(index, type(error)) for index, error in run.failed] == [(3, LookupError)] * failed
+    assert run.job.length == length
+    assert run.submitted == [(0, 0), (1, 1), (2, 2)]
+
+
+def test_imap_that_no_reader_holds_up_ends_as_usual() -> None:
+    """end_unread() changes nothing where the buffer has room: the workers are waited for."""
+    drawn: list[int] = []
+    run = Run(_numbers(drawn, 6), 2, 6).start()
+    run.wait_for(2)
+    run.feeder.end_unread(lambda: LookupError("unread"))
+    for count in range(2, 7):
+        run.wait_for(count)
+        run.job.finish()
+    run.job.finish()
+    run.feeder.join(LIMIT)
+    assert (run.job.length, run.failed) == (6, [])
+
+
+def test_window_follows_the_pace() -> None:
+    """Quick tasks widen it, twofold at a time, up to its most; slow ones narrow it at once."""
+    now = [0.0]
+    window = Window(2, lambda: now[0])
+    assert window.size == window.least == 64
+    finished = 0
+    for expected in (128, 256, 512, 1024, 1024):
+        finished += window.size // 2
+        now[0] += window.size // 2 * 1e-6
+        window.adapt(finished)
+        assert window.size == expected
+    window.adapt(finished + 3)
+    assert window.size == MAX_WINDOW, "three tasks tell nothing"
+    now[0] += 1.0
+    window.adapt(finished + 512)
+    assert window.size == 64
+    now[0] += 0.015625
+    window.adapt(finished + 512 + 160)
+    assert window.size == 102  # as many as last for WINDOW_TIME
+    assert Window(100, lambda: 0.0).size == 400
 
 
 def _feed(tasks: Any, *, stop_at: int = -1) -> tuple[list[Any], list[int], list[Any]]:
