@@ -87,7 +87,11 @@ class Engine:
             pool._wrap_exception,
             settings.worker_exit,
         )
-        self.crew = Crew(pool, pool._pool, arguments, settings)
+        with _fork.unforked():
+            self._wake_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
+            self._waiter_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
+        bells = self._wake_fd, self._waiter_fd
+        self.crew = Crew(pool, pool._pool, arguments, settings, bells)
         self._options: dict[tuple[int, int, int, int], int] = {}
         self._feeders: set[IMapFeeder | TaskFeeder] = set()
         self._submitting: list[None] = []  # one entry for each submission under way
@@ -122,6 +126,8 @@ class Engine:
             self.crew.abandon()
             if self.handle:
                 self.terminate()
+            else:
+                _fork.close(self._wake_fd, self._waiter_fd)
             raise
         if maxtasks:
             self.maintenance.ensure_started()  # workers will end, whatever callbacks wait for
@@ -130,7 +136,6 @@ class Engine:
         """Make Go's part of the pool, and the thread that listens to it."""
         self.native = native = _core.load()
         with _fork.unforked():
-            self._wake_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
             self._event_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
         ring_fd = os.memfd_create("gopool-outcomes", os.MFD_CLOEXEC)
         try:
@@ -156,7 +161,7 @@ class Engine:
             if thread is None or not (self.handle and thread._started.wait(1)):
                 self.handle = 0
                 _core.checked(native.PoolRelease(handle))
-                _fork.close(self._wake_fd, self._event_fd)
+                _fork.close(self._event_fd)
             raise
 
     def _wire(self, native: Any, handle: int) -> None:
@@ -493,7 +498,7 @@ class Engine:
         self.collector.release()
         _core.checked(self.native.PoolRelease(handle))
         _fork.unmap(self._ring)
-        _fork.close(self._wake_fd, self._event_fd)
+        _fork.close(self._wake_fd, self._waiter_fd, self._event_fd)
 
     # Faces.
 
