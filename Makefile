@@ -21,6 +21,8 @@ CHECK_VERSION := -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
 # Needed by setup.py outside of pip's isolation; equal to [build-system] in pyproject.toml.
 BUILD_REQUIRES := 'setuptools>=77' 'pybindgen>=0.22' wheel
 
+BENCH_GROUP = $(shell sed -n '/^bench = \[/,/^\]/s/^ *"\(.*\)",/\1/p' pyproject.toml)
+
 GO_FILES := $(shell find gopool bridge pyapi -name '*.go' ! -name '*_test.go' 2>/dev/null)
 BUILD_FILES := setup.py pyproject.toml go.mod go.sum $(wildcard build_backend/gopool_build/*.py)
 
@@ -35,7 +37,7 @@ with_go = @echo '$(1)'; $(WITH_GO) $(1)
 PYTEST = $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build test-go test-py test-cpython test-faults chaos lint fmt wheel bench clean
+.PHONY: help demo test build test-go test-py test-cpython test-faults chaos lint fmt wheel bench bench-full clean
 .PHONY: FORCE
 
 help:  ## print this list
@@ -78,8 +80,12 @@ fmt: $(STAMPS)/go $(STAMPS)/test  ## format Go, sort imports and apply ruff's sa
 wheel: $(STAMPS)/venv  ## build a wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-bench: $(STAMPS)/build $(STAMPS)/test  ## gopool beside the stdlib
+bench: $(STAMPS)/build $(STAMPS)/bench  ## gopool beside multiprocessing and others: ten minutes
 	$(BIN)/python -m benchmarks
+
+bench-full: $(STAMPS)/build $(STAMPS)/bench  ## the same by scale too: an hour; docs/performance.md
+	$(BIN)/python -m benchmarks --full --json docs/performance.json \
+	  --markdown docs/performance.md --plots docs
 
 clean:  ## remove all that the other targets made
 	rm -rf $(VENV) build dist python/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -103,6 +109,13 @@ $(STAMPS)/go: $(STAMPS)/venv go.mod
 
 $(STAMPS)/test: $(STAMPS)/venv pyproject.toml
 	$(BIN)/python -m pip install --quiet --group test
+	@touch $@
+
+# Without one of the rivals the others are measured: python -m benchmarks says which it lacks.
+$(STAMPS)/bench: $(STAMPS)/venv pyproject.toml
+	$(BIN)/python -m pip install --quiet --group bench || \
+	  { echo "not all at once; one by one:"; for each in $(BENCH_GROUP); do \
+	    $(BIN)/python -m pip install --quiet $$each || echo "without $$each"; done; }
 	@touch $@
 
 $(STAMPS)/install: $(STAMPS)/go pyproject.toml setup.py

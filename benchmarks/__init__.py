@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""gopool beside the standard library's multiprocessing: `python -m benchmarks`.
+"""gopool beside the standard library's multiprocessing and other libraries: `python -m benchmarks`.
 
-`rows` says what is measured, `child` runs one measurement in a fresh interpreter, `measure`
-starts those interpreters in interleaved rounds, and `report` turns the figures into a table.
-How to read that table is in docs/benchmarks.md.
+`libraries` says what is measured, `catalogue` gathers the rows (`rows`, `arrays`, `resources`,
+`workloads`, `sweeps`), `child` runs one measurement in a fresh interpreter, `measure` starts those
+interpreters in interleaved rounds, `report` turns the figures into tables and `plots` draws them.
+How to read them is in docs/performance.md.
 """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Starts the measurements, each in a fresh interpreter, in interleaved rounds.
 
-The twin of `child`. A machine's speed drifts by more than the two libraries differ in some rows, so
-each ratio comes from figures taken right after one another, and who goes first alternates.
+The twin of `child`. A machine's speed drifts by more than two libraries differ in some rows, so
+each ratio comes from figures taken right after one another, and who goes first changes.
 """
 
 from __future__ import annotations
@@ -12,19 +12,23 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from time import monotonic
 
-from benchmarks.rows import ROWS, Row
+from benchmarks.catalogue import ROWS
+from benchmarks.libraries import PAIR
+from benchmarks.rows import Row
 
-GOPOOL = "gopool"
-STDLIB = "multiprocessing"
-LIBRARIES = (GOPOOL, STDLIB)
+# Rivals, and rows of full runs, are measured in the first of as many rounds: they take most of the
+# time, and their ratios are far enough from 1 for it.
+SELDOM = 3
 
-# Seconds after which a measurement counts as hung: it takes 1 s, so this is for crowded machines.
-TIMEOUT = 120.0
+# Seconds after which a measurement counts as hung. The longest is a million tasks: 40 s on a quiet
+# machine.
+TIMEOUT = 300.0
 
 # '' is left out of the path, and the repository's root put last: its folder gopool/ holds Go.
 _START = """\
@@ -47,7 +51,7 @@ class Effort:
     Attributes:
         workers: processes in each pool.
         seconds: of timed repeats in one interpreter.
-        quick: one interpreter for each figure, even where a row asks for more.
+        quick: little work, and one interpreter for each figure even where a row asks for more.
     """
 
     workers: int = 2
@@ -65,11 +69,42 @@ class Figure:
 
 @dataclass
 class Samples:
-    """The figures of one row: one for each round, the same number for both libraries."""
+    """The figures of one row: for each round in which it was measured, one of each library."""
 
     row: Row
-    gopool: list[Figure] = field(default_factory=list)
-    stdlib: list[Figure] = field(default_factory=list)
+    rounds: list[dict[str, Figure]] = field(default_factory=list)
+
+    def of(self, library: str) -> list[Figure]:
+        """The figures of one library, maybe none."""
+        return [figures[library] for figures in self.rounds if library in figures]
+
+
+@dataclass
+class Run:
+    """What came out of the rounds.
+
+    Attributes:
+        rounds: how many were made.
+        samples: one for each row.
+        left_out: sentences about what was not measured, and why.
+    """
+
+    rounds: int
+    samples: list[Samples]
+    left_out: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """When it is enough.
+
+    Attributes:
+        rounds: int >= 1, the most that are made.
+        seconds: no round is begun that would end later, as far as earlier ones tell.
+    """
+
+    rounds: int
+    seconds: float = float("inf")
 
 
 Measure = Callable[[Row, str, Effort], Figure]
@@ -77,42 +112,98 @@ Measure = Callable[[Row, str, Effort], Figure]
 
 def run_rounds(
     rows: Iterable[Row],
-    rounds: int,
+    limit: Limit,
     effort: Effort,
+    libraries: Sequence[str] = PAIR,
     measure: Measure | None = None,
     progress: Callable[[int, Row], None] = lambda number, row: None,
-) -> list[Samples]:
-    """Measure every row once in each round, both libraries one right after the other.
+) -> Run:
+    """Measure every row once in each round, the libraries one right after the other.
+
+    A rival that fails in a row is left out of it from then on.
 
     Args:
         rows: in the order in which they are measured.
-        rounds: int >= 1; an even number lets each library go first equally often.
+        limit: of rounds and of time.
         effort: of each measurement.
+        libraries: names; those that are not in PAIR are rivals.
         measure: what measures one library once; by default in a fresh interpreter.
         progress: called before each row of each round, which counts from 0.
 
     Raises:
-        MeasureError: as `measure` raises it; what was measured so far is lost.
+        MeasureError: as `measure` raises it for gopool or the stdlib; what was measured so far is
+            lost.
     """
-    measure = measure or measure_once
-    samples = [Samples(row) for row in rows]
-    for number in range(rounds):
-        for place, of_row in enumerate(samples):
-            progress(number, of_row.row)
-            pair = _pair(of_row.row, effort, measure, stdlib_first=(number + place) % 2 == 1)
-            of_row.gopool.append(pair[GOPOOL])
-            of_row.stdlib.append(pair[STDLIB])
-    return samples
+    run = Run(0, [Samples(row) for row in rows])
+    rounds = _Rounds(run, effort, tuple(libraries), measure or measure_once)
+    start = monotonic()
+    longest: dict[bool, float] = {}  # of rounds with the rivals, and without
+    while run.rounds < limit.rounds:
+        whole = run.rounds % SELDOM == 0
+        # Nothing known yet: as long as a round of the other kind.
+        expected = longest.get(whole, longest.get(not whole, 0.0))
+        began = monotonic()
+        if began - start + expected > limit.seconds:
+            break
+        rounds.make(whole, progress)
+        longest[whole] = max(longest.get(whole, 0.0), monotonic() - began)
+    return run
 
 
-def _pair(row: Row, effort: Effort, measure: Measure, stdlib_first: bool) -> dict[str, Figure]:
-    """One figure of each library, made of as many interpreters as the row asks for."""
-    taken: dict[str, list[Figure]] = {GOPOOL: [], STDLIB: []}
-    for number in range(1 if effort.quick else row.processes):
-        reverse = stdlib_first != (number % 2 == 1)
-        for library in reversed(LIBRARIES) if reverse else LIBRARIES:
-            taken[library].append(measure(row, library, effort))
-    return {library: _middle(figures) for library, figures in taken.items()}
+class _Rounds:
+    """Makes the rounds of one run."""
+
+    def __init__(self, run: Run, effort: Effort, libraries: tuple[str, ...], measure: Measure):
+        self._run = run
+        self._effort = effort
+        self._libraries = libraries
+        self._measure = measure
+        self._failed: set[tuple[str, str]] = set()  # row, library
+
+    def make(self, whole: bool, progress: Callable[[int, Row], None]) -> None:
+        """One more round, with rivals and the rows of full runs if it is a whole one."""
+        number = self._run.rounds
+        for place, samples in enumerate(self._run.samples):
+            if whole or not samples.row.full:
+                progress(number, samples.row)
+                samples.rounds.append(self._figures(samples.row, whole, number + place))
+        self._run.rounds += 1
+
+    def _figures(self, row: Row, whole: bool, turn: int) -> dict[str, Figure]:
+        """One figure of each library, made of as many interpreters as the row asks for."""
+        names = [
+            name
+            for name in self._libraries
+            if name in row.libraries
+            and (whole or name in PAIR)
+            and (row.name, name) not in self._failed
+        ]
+        taken: dict[str, list[Figure]] = {name: [] for name in names}
+        for number in range(1 if self._effort.quick else row.processes):
+            first = (turn + number) % len(names)
+            for name in names[first:] + names[:first]:
+                if (row.name, name) not in self._failed:
+                    self._take(row, name, taken)
+        return {
+            name: _middle(figures)
+            for name, figures in taken.items()
+            if (row.name, name) not in self._failed
+        }
+
+    def _take(self, row: Row, name: str, taken: dict[str, list[Figure]]) -> None:
+        try:
+            taken[name].append(self._measure(row, name, self._effort))
+        except MeasureError as error:
+            if name in PAIR:
+                raise
+            self._failed.add((row.name, name))
+            self._run.left_out.append(last_words(error))
+
+
+def last_words(error: MeasureError) -> str:
+    """The first line of an error, which says what failed, and the last, which says why."""
+    lines = str(error).splitlines()
+    return lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1].strip()}"
 
 
 def _middle(figures: list[Figure]) -> Figure:
@@ -133,15 +224,18 @@ def write_bytecode() -> None:
         MeasureError: a library does not work at all.
     """
     for name in ("later-fork", "later-spawn"):
-        for library in LIBRARIES:
+        for library in PAIR:
             measure_once(ROWS[name], library, Effort(seconds=0.0))
 
 
 def environment() -> dict[str, str]:
-    """What measured interpreters get: this process's own, but bytecode is written and used."""
-    return {
-        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
-    }
+    """What measured interpreters get: this process's own, with two exceptions.
+
+    Bytecode is written and used. Numerical libraries start no threads of their own: the workers
+    are what uses the processors, and loky alone would see to it by itself.
+    """
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return own | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def measure_once(row: Row, library: str, effort: Effort) -> Figure:
@@ -151,8 +245,11 @@ def measure_once(row: Row, library: str, effort: Effort) -> Figure:
         MeasureError: no figure came back; the message has the interpreter's own last words.
     """
     arguments = [str(_ROOT), row.name, library, str(effort.workers), str(effort.seconds)]
+    if effort.quick:
+        arguments.append("quick")
     what = f"row {row.name!r} of {library}"
-    return parse(run([sys.executable, "-c", _START, *arguments], TIMEOUT, what), what)
+    out = run([sys.executable, "-c", _START, *arguments], TIMEOUT, what)
+    return parse(out, what, zero=row.counts)
 
 
 def run(command: list[str], timeout: float, what: str) -> str:
@@ -184,11 +281,11 @@ def run(command: list[str], timeout: float, what: str) -> str:
     return out
 
 
-def parse(out: str, what: str) -> Figure:
-    """The figure in one line of JSON.
+def parse(out: str, what: str, zero: bool = False) -> Figure:
+    """The figure in one line of JSON, which may be zero where `zero` says so.
 
     Raises:
-        MeasureError: the line is not a reply of `child`, or its value is not above zero.
+        MeasureError: the line is not a reply of `child`, or its value is no possible one.
     """
     try:
         reply = json.loads(out)
@@ -196,6 +293,6 @@ def parse(out: str, what: str) -> Figure:
         beside = {str(name): float(part) for name, part in reply["beside"].items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise MeasureError(f"{what}: no figure in {out[:200]!r} ({error})") from error
-    if not value > 0:
+    if not (value > 0 or (zero and value == 0)):
         raise MeasureError(f"{what}: {value} is no figure above zero")
     return Figure(value, beside)

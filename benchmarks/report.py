@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From figures to the table: medians, the ratios of the rounds and their quartiles."""
+"""From figures to tables: medians, the ratios of the rounds and their quartiles."""
 
 from __future__ import annotations
 
@@ -13,33 +13,43 @@ from importlib import metadata
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.measure import Effort, Figure, Samples
-from benchmarks.rows import HIGHER
+from benchmarks.libraries import GOPOOL, LIBRARIES, PAIR, STDLIB
+from benchmarks.measure import Effort, Figure, Run, Samples
+from benchmarks.rows import HIGHER, ROWS, Row
 
-_HEAD = ("row", "unit", "gopool", "stdlib", "ratio", "quartiles", "beside it: gopool / stdlib")
-_NUMERIC = range(2, 6)  # columns that are aligned to the right
+_PAIR_HEAD = (
+    "row", "unit", "gopool", "stdlib", "ratio", "quartiles", "beside it: gopool / stdlib",
+)  # fmt: skip
+_PAIR_NUMERIC = range(2, 6)  # columns that are aligned to the right
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Median and quartiles of the ratios of the rounds; above 1, gopool is better.
+
+    The ratio of the two medians is something else: it mixes figures of different rounds.
+    """
+
+    middle: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One line of the table; a ratio above 1 means that gopool is better.
+    """What is said of one row.
 
     Attributes:
-        gopool, stdlib: medians over the rounds, in the row's unit.
-        ratio, low, high: median and quartiles of the ratios of the rounds. The ratio of the two
-            medians is something else, for it mixes figures of different rounds.
-        beside: by name, gopool's and the stdlib's median of what is shown beside.
+        row: the row itself.
+        medians: by library, over the rounds, in the row's unit.
+        ratios: gopool's, by the library that it is compared with; empty where the row counts.
+        beside: by library, medians by the name of what is shown beside.
     """
 
-    name: str
-    title: str
-    unit: str
-    gopool: float
-    stdlib: float
-    ratio: float
-    low: float
-    high: float
-    beside: dict[str, tuple[float, float]]
+    row: Row
+    medians: dict[str, float]
+    ratios: dict[str, Ratio]
+    beside: dict[str, dict[str, float]]
 
 
 def ratio(gopool: float, stdlib: float, better: str) -> float:
@@ -56,32 +66,41 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def summarize(samples: Samples) -> Summary:
-    """One row's line, from at least one round."""
-    row = samples.row
-    pairs = zip(samples.gopool, samples.stdlib, strict=True)
-    low, middle, high = quartiles([ratio(g.value, s.value, row.better) for g, s in pairs])
-    names = samples.gopool[0].beside
+    """One row, from at least one round."""
+    names = [name for name in LIBRARIES if samples.of(name)]
+    rivals = [] if samples.row.counts else [name for name in names if name != GOPOOL]
     return Summary(
-        name=row.name,
-        title=row.title,
-        unit=row.unit,
-        gopool=median(figure.value for figure in samples.gopool),
-        stdlib=median(figure.value for figure in samples.stdlib),
-        ratio=middle,
-        low=low,
-        high=high,
-        beside={
-            name: (_beside(samples.gopool, name), _beside(samples.stdlib, name)) for name in names
+        row=samples.row,
+        medians={
+            name: median(figure.value for figure in samples.of(name)) for name in names
         },
+        ratios={name: _ratio(samples, name) for name in rivals},
+        beside={name: _beside(samples.of(name)) for name in names},
     )
 
 
-def _beside(figures: Sequence[Figure], name: str) -> float:
-    return median(figure.beside[name] for figure in figures)
+def _ratio(samples: Samples, rival: str) -> Ratio:
+    """From the rounds in which both were measured."""
+    low, middle, high = quartiles(
+        [
+            ratio(figures[GOPOOL].value, figures[rival].value, samples.row.better)
+            for figures in samples.rounds
+            if rival in figures
+        ]
+    )
+    return Ratio(middle, low, high)
+
+
+def _beside(figures: Sequence[Figure]) -> dict[str, float]:
+    return {
+        name: median(figure.beside[name] for figure in figures) for name in figures[0].beside
+    }
 
 
 def number(value: float) -> str:
-    """Three significant digits and no exponent: 0.0123, 1.23, 12.3, 123, 12,300."""
+    """Three significant digits and no exponent: 0.0123, 1.23, 12.3, 123, 12,300; 0 is 0."""
+    if value == 0:
+        return "0"
     rounded = float(f"{value:.3g}")
     exponent = int(f"{value:e}".partition("e")[2])
     # Rounding may carry into a digit more (9.996 is 10.0).
@@ -89,59 +108,124 @@ def number(value: float) -> str:
     return f"{rounded:,.{max(0, 2 - exponent)}f}"
 
 
-def table(summaries: Sequence[Summary]) -> str:
-    """Markdown, with columns padded so that it reads as plain text too."""
-    lines = [_HEAD, *(_cells(summary) for summary in summaries)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(_HEAD))]
-    rule = [
-        "-" * (width - 1) + (":" if i in _NUMERIC else "-") for i, width in enumerate(widths)
-    ]
+def factor(value: float) -> str:
+    """A ratio: two decimals, or three digits from ten on."""
+    return f"{value:.2f}" if value < 9.995 else number(value)
+
+
+def spread(ratio: Ratio) -> str:
+    return f"{factor(ratio.low)} to {factor(ratio.high)}"
+
+
+def markdown(lines: Sequence[Sequence[str]], numeric: Sequence[int]) -> str:
+    """A table of cells, the head first, padded so that it reads as plain text too."""
+    columns = range(len(lines[0]))
+    widths = [max(len(line[i]) for line in lines) for i in columns]
+    rule = ["-" * (widths[i] - 1) + (":" if i in numeric else "-") for i in columns]
     padded = [
-        [
-            cell.rjust(width) if i in _NUMERIC else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
+        [line[i].rjust(widths[i]) if i in numeric else line[i].ljust(widths[i]) for i in columns]
         for line in lines
     ]
     return "\n".join("| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]])
 
 
-def _cells(summary: Summary) -> tuple[str, ...]:
+def pair_table(summaries: Sequence[Summary]) -> str:
+    """gopool beside the stdlib."""
+    return markdown([_PAIR_HEAD, *map(_pair_cells, summaries)], _PAIR_NUMERIC)
+
+
+def _pair_cells(summary: Summary) -> tuple[str, ...]:
+    ratio = summary.ratios.get(STDLIB)
     beside = [
-        f"{name} {number(gopool)} / {number(stdlib)}"
-        for name, (gopool, stdlib) in summary.beside.items()
+        f"{name} {number(gopool)} / {number(summary.beside[STDLIB][name])}"
+        for name, gopool in summary.beside[GOPOOL].items()
     ]
     return (
-        summary.title,
-        summary.unit,
-        number(summary.gopool),
-        number(summary.stdlib),
-        f"{summary.ratio:.2f}",
-        f"{summary.low:.2f} to {summary.high:.2f}",
+        summary.row.title,
+        summary.row.unit,
+        _figure(summary, GOPOOL),
+        _figure(summary, STDLIB),
+        factor(ratio.middle) if ratio else "",
+        spread(ratio) if ratio else "",
         ", ".join(beside),
     )
 
 
-def circumstances(rounds: int, effort: Effort) -> dict[str, Any]:
-    """What a reader has to know beside the figures; nothing that names the machine."""
+def rivals_table(summaries: Sequence[Summary]) -> str:
+    """How many times better gopool is than each rival; "" if there is no rival."""
+    rivals = [
+        name
+        for name in LIBRARIES
+        if name not in PAIR and any(name in summary.medians for summary in summaries)
+    ]
+    if not rivals:
+        return ""
+    lines = [
+        (f"`{summary.row.name}`", *(_rival_cell(summary, rival) for rival in rivals))
+        for summary in summaries
+        if any(rival in summary.medians for rival in rivals)
+    ]
+    return markdown([("row", *rivals), *lines], range(1, len(rivals) + 1))
+
+
+def _rival_cell(summary: Summary, rival: str) -> str:
+    if rival in summary.ratios:
+        ratio = summary.ratios[rival]
+        return f"{factor(ratio.middle)} ({spread(ratio)})"
+    if rival in summary.medians:
+        return f"{_figure(summary, GOPOOL)} / {_figure(summary, rival)}"
+    return ""
+
+
+def _figure(summary: Summary, library: str) -> str:
+    value = summary.medians[library]
+    return f"{value:,.0f}" if summary.row.counts else number(value)
+
+
+def text(facts: dict[str, Any], run: Run) -> str:
+    """Everything that is shown: the circumstances, the tables, what was left out."""
+    summaries = [summarize(samples) for samples in run.samples if samples.rounds]
+    plain = [summary for summary in summaries if summary.row.sweep is None]
+    scaled = [summary for summary in summaries if summary.row.sweep is not None]
+    parts = [heading(facts)]
+    for title, some in (("", plain), ("By scale", scaled)):
+        if some:
+            parts += [f"### {title}" if title else "", pair_table(some)]
+        if rivals := rivals_table(some):
+            parts += [f"### {title or 'Rows'}, beside the other libraries", rivals]
+    if run.left_out:
+        parts.append("\n".join(["Left out:", "", *(f"- {line}" for line in run.left_out)]))
+    return "\n\n".join(part for part in parts if part)
+
+
+def circumstances(effort: Effort, libraries: Sequence[str] = PAIR) -> dict[str, Any]:
+    """What a reader has to know beside the figures; nothing that names the machine.
+
+    Taken before the first round, so that the load is the others'; how many rounds were made is
+    added as "rounds".
+    """
     return {
-        "gopool": _version(),
+        "gopool": version("gopool"),
+        "libraries": {
+            name: version(distribution)
+            for name in libraries
+            if (distribution := LIBRARIES[name].distribution)
+        },
         "cpus": len(os.sched_getaffinity(0)),
         "architecture": platform.machine(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         # The version only: what distributors and hosts put behind it may name them.
         "kernel": _leading_version(platform.release()),
         "load": round(os.getloadavg()[0], 1),
-        "rounds": rounds,
         "workers": effort.workers,
         "quick": effort.quick,
         "date": datetime.now(timezone.utc).date().isoformat(),
     }
 
 
-def _version() -> str:
+def version(distribution: str) -> str:
     try:
-        return metadata.version("gopool")
+        return metadata.version(distribution)
     except metadata.PackageNotFoundError:  # on the path, but not installed
         return "of a source tree"
 
@@ -152,28 +236,56 @@ def _leading_version(release: str) -> str:
 
 
 def heading(facts: dict[str, Any]) -> str:
-    """The circumstances in one line."""
+    """The circumstances in one line, and the rivals' versions in a second one."""
     line = (
         f"gopool {facts['gopool']}, {facts['python']}, Linux {facts['kernel']} "
         f"{facts['architecture']}, {facts['cpus']} CPUs (load {facts['load']} at the start), "
         f"workers: {facts['workers']}, rounds: {facts['rounds']}, {facts['date']}"
     )
-    return line + "; quick run, not to be quoted" if facts["quick"] else line
+    if facts["quick"]:
+        line += "; quick run, not to be quoted"
+    rivals = [f"{name} {version}" for name, version in facts["libraries"].items()]
+    return f"{line}\n{', '.join(rivals)}" if rivals else line
 
 
-def record(facts: dict[str, Any], samples: Sequence[Samples]) -> dict[str, Any]:
+def record(facts: dict[str, Any], run: Run) -> dict[str, Any]:
     """Everything, as JSON can hold it: the circumstances, and every figure of every round."""
     return {
         "circumstances": facts,
-        "rows": [
-            {
-                **asdict(summarize(of_row)),
-                "better": of_row.row.better,
-                "rounds": {
-                    "gopool": [asdict(figure) for figure in of_row.gopool],
-                    "stdlib": [asdict(figure) for figure in of_row.stdlib],
-                },
-            }
-            for of_row in samples
+        "left_out": run.left_out,
+        "rows": [_row_record(samples) for samples in run.samples if samples.rounds],
+    }
+
+
+def _row_record(samples: Samples) -> dict[str, Any]:
+    summary = summarize(samples)
+    return {
+        "name": samples.row.name,
+        "title": samples.row.title,
+        "unit": samples.row.unit,
+        "better": samples.row.better,
+        "medians": summary.medians,
+        "ratios": {name: asdict(ratio) for name, ratio in summary.ratios.items()},
+        "beside": summary.beside,
+        "rounds": [
+            {name: asdict(figure) for name, figure in figures.items()}
+            for figures in samples.rounds
         ],
     }
+
+
+def read(record: dict[str, Any]) -> tuple[dict[str, Any], Run]:
+    """Circumstances and figures of an earlier record; rows that are no more are left out."""
+    facts = record["circumstances"]
+    samples = [
+        Samples(
+            ROWS[row["name"]],
+            [
+                {name: Figure(**figure) for name, figure in figures.items()}
+                for figures in row["rounds"]
+            ],
+        )
+        for row in record["rows"]
+        if row["name"] in ROWS
+    ]
+    return facts, Run(facts["rounds"], samples, record["left_out"])

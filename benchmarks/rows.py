@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The rows of the table: what each one does to a library, and in which unit it counts.
+"""What a row is, and the rows of small tasks, of pools' starts and of bytes.
 
 A body runs in a fresh interpreter and sees one library only, through a `Setup`. It warms up,
 repeats its work until its time is used up and gives the median of the repeats. What came out of the
-pool is checked, outside of the timed part; how long it took never is.
+pool is checked, outside of the timed part; how long it took never is. All rows: `catalogue`.
 
 Imports here are kept to the least: what this module imports, the measured library would find
 imported already when a first pool starts.
@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from time import perf_counter
 
+from benchmarks.libraries import ALL, CONTEXTS, FORKING, LOCAL, PAIR, SUBMITTING, context_pool
 from benchmarks.tasks import (
     BLOB_SIZE,
     identity,
-    keep_blob,
     kept_blob,
     make_blob,
     noop,
@@ -26,43 +26,76 @@ from benchmarks.tasks import (
 HIGHER = "higher"  # a rate: more is better
 LOWER = "lower"  # a duration: less is better
 
-# Repeats of a body in one measurement, however slow they are: a median needs three.
+# Repeats of a body in one measurement: a median needs three.
 _LEAST_REPEATS = 3
+# Seconds after which it is enough of repeats, and of a body that is as slow as this there is no
+# need of a warm-up either.
+_PATIENCE = 3.0
 
-# Tasks or items in one repeat, the same for both libraries. Chosen so that one repeat takes the
+# Tasks or items in one repeat, the same for all libraries. Chosen so that one repeat takes the
 # stdlib about 0.1 s on two cores.
 _TASKS = 5_000
-_CHUNKED_ITEMS = 500_000
+_CHUNKED_ITEMS = 1_000_000
 _CALLS = 200  # round trips in one repeat: 30 ms, so that the time is looked at now and then
+
+_BALLAST_SIZE = 500_000_000  # bytes: "a 500 MB parent"
 
 
 class Setup:
     """What a body has to work with.
 
     Attributes:
-        library: the module `multiprocessing` or `gopool`.
+        library: the module `multiprocessing`, `gopool` or another.
         import_seconds: how long the import of it took.
         workers: int >= 1, processes in each pool.
         seconds: how long the timed repeats of one measurement last, about.
+        quick: whether the figure is only to show that the row works.
+        open: what makes a pool of the library: `open` of `libraries.Library`.
+        opened: whether it was asked for one.
     """
 
-    def __init__(self, library, import_seconds: float, workers: int, seconds: float):
+    def __init__(
+        self,
+        library,
+        import_seconds: float,
+        workers: int,
+        seconds: float,
+        quick: bool = False,
+        open=context_pool,
+    ):
         self.library = library
         self.import_seconds = import_seconds
         self.workers = workers
         self.seconds = seconds
+        self.quick = quick
+        self.open = open
+        self.opened = False
 
-    def pool(self, method: str = "fork", **keywords):
-        """A new pool, which its user has to finish."""
-        return self.library.get_context(method).Pool(self.workers, **keywords)
+    def pool(self, method: str = "fork", workers: int | None = None, **keywords):
+        """A new pool, which its user has to finish; `keywords` only where CONTEXTS are asked."""
+        self.opened = True
+        return self.open(self.library, method, workers or self.workers, **keywords)
+
+    def size(self, full, quick):
+        """How much of something: as much as the row says, or little in a quick run."""
+        return quick if self.quick else full
 
     def repeat(self, body) -> list:
         """The results of calling `body` until the time is used up, and at least three times."""
         results = []
-        deadline = perf_counter() + self.seconds
-        while len(results) < _LEAST_REPEATS or perf_counter() < deadline:
+        start = perf_counter()
+        while not results or (
+            (elapsed := perf_counter() - start) < _PATIENCE
+            and (len(results) < _LEAST_REPEATS or elapsed < self.seconds)
+        ):
             results.append(body())
         return results
+
+    def warm_repeat(self, body, times: int = 1) -> list:
+        """The same after `times` calls that don't count, unless these are too slow for it."""
+        start = perf_counter()
+        results = [body() for _ in range(times)]
+        return results if perf_counter() - start > _PATIENCE else self.repeat(body)
 
 
 class Measurement:
@@ -85,23 +118,51 @@ class Row:
             interpreter can be measured only once, or where two interpreters differ by more than
             the libraries do (how their memory is laid out decides what a fork costs).
         body: takes a Setup and returns a Measurement.
+        libraries: names of those that can do it.
+        needs: modules without which there is no such row.
+        full: measured in full runs only, in which it takes its time; and seldom.
+        counts: its figures are counts that may be zero, and are shown instead of their ratios.
+        sweep: name of the sweep and its point on the x axis, where the row is one of a sweep.
+        memory: bytes that have to be free on the machine.
     """
 
-    def __init__(self, name: str, title: str, unit: str, better: str, processes: int, body):
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        unit: str,
+        better: str,
+        processes: int,
+        body,
+        libraries: tuple[str, ...] = PAIR,
+        needs: tuple[str, ...] = (),
+        full: bool = False,
+        counts: bool = False,
+        sweep: tuple[str, int] | None = None,
+        memory: int = 0,
+    ):
         self.name = name
         self.title = title
         self.unit = unit
         self.better = better
         self.processes = processes
         self.body = body
+        self.libraries = libraries
+        self.needs = needs
+        self.full = full
+        self.counts = counts
+        self.sweep = sweep
+        self.memory = memory
 
 
 ROWS: dict[str, Row] = {}  # by name, in the table's order
 
 
-def _row(name: str, title: str, unit: str, better: str, processes: int = 1):
+def row(name: str, title: str, unit: str, better: str, processes: int = 1, **keywords):
+    """Register the function below it as the body of a row; arguments as for Row."""
+
     def register(body):
-        ROWS[name] = Row(name, title, unit, better, processes, body)
+        ROWS[name] = Row(name, title, unit, better, processes, body, **keywords)
         return body
 
     return register
@@ -124,7 +185,7 @@ def finish(pool) -> None:
     pool.join()
 
 
-def _rate(setup: Setup, count: int, body, expected) -> Measurement:
+def rate(setup: Setup, count: int, body, expected) -> Measurement:
     """Items per second of `body`, which sends `count` items through the pool it gets."""
     pool = setup.pool()
 
@@ -135,41 +196,40 @@ def _rate(setup: Setup, count: int, body, expected) -> Measurement:
         check(got == expected, f"{count} items in, {len(got)} out, or others than expected")
         return count / elapsed
 
-    timed()
-    rates = setup.repeat(timed)
+    rates = setup.warm_repeat(timed)
     finish(pool)
     return Measurement(quantile(rates, 0.5))
 
 
-@_row("async", "apply_async of no-ops, then get", "tasks/s", HIGHER)
+@row("async", "apply_async of no-ops, then get", "tasks/s", HIGHER, libraries=SUBMITTING)
 def apply_async(setup: Setup) -> Measurement:
     def body(pool) -> list:
         results = [pool.apply_async(noop) for _ in range(_TASKS)]
         return [result.get() for result in results]
 
-    return _rate(setup, _TASKS, body, [None] * _TASKS)
+    return rate(setup, _TASKS, body, [None] * _TASKS)
 
 
-@_row("map-1", "map, chunksize=1", "items/s", HIGHER)
+@row("map-1", "map, chunksize=1", "items/s", HIGHER, libraries=ALL)
 def map_single(setup: Setup) -> Measurement:
     items = list(range(_TASKS))
-    return _rate(setup, _TASKS, lambda pool: pool.map(identity, items, chunksize=1), items)
+    return rate(setup, _TASKS, lambda pool: pool.map(identity, items, chunksize=1), items)
 
 
-@_row("map", "map, default chunks", "items/s", HIGHER)
+@row("map", "map of 1M no-ops, default chunks", "items/s", HIGHER, libraries=ALL)
 def map_chunks(setup: Setup) -> Measurement:
-    items = list(range(_CHUNKED_ITEMS))
-    return _rate(setup, _CHUNKED_ITEMS, lambda pool: pool.map(identity, items), items)
+    items = list(range(setup.size(_CHUNKED_ITEMS, 10_000)))
+    return rate(setup, len(items), lambda pool: pool.map(identity, items), items)
 
 
-@_row("imap-unordered", "imap_unordered, chunksize=1", "items/s", HIGHER)
+@row("imap-unordered", "imap_unordered, chunksize=1", "items/s", HIGHER, libraries=ALL)
 def imap_unordered(setup: Setup) -> Measurement:
     items = list(range(_TASKS))
     # Sorted inside the timed part: 5,000 almost sorted ints take 0.1 ms.
-    return _rate(setup, _TASKS, lambda pool: sorted(pool.imap_unordered(identity, items)), items)
+    return rate(setup, _TASKS, lambda pool: sorted(pool.imap_unordered(identity, items)), items)
 
 
-@_row("latency", "round trip of one no-op, p50", "µs", LOWER)
+@row("latency", "round trip of one no-op, p50", "µs", LOWER, libraries=ALL)
 def latency(setup: Setup) -> Measurement:
     pool = setup.pool()
 
@@ -181,10 +241,34 @@ def latency(setup: Setup) -> Measurement:
             trips.append((perf_counter() - start) * 1e6)
         return trips
 
-    timed()
-    trips = [trip for repeat in setup.repeat(timed) for trip in repeat]
+    trips = [trip for repeat in setup.warm_repeat(timed) for trip in repeat]
     finish(pool)
-    return Measurement(quantile(trips, 0.5), {"p99 (µs)": quantile(trips, 0.99)})
+    beside = {"p99 (µs)": quantile(trips, 0.99), "bare socket (µs)": _socket_trip()}
+    return Measurement(quantile(trips, 0.5), beside)
+
+
+def _socket_trip() -> float:
+    """Microseconds for a byte to another process and back, with nothing around it: the floor."""
+    import os
+    import socket
+
+    here, there = socket.socketpair()
+    with here, there:
+        pid = os.fork()
+        if pid == 0:
+            here.close()
+            while byte := there.recv(1):
+                there.send(byte)
+            os._exit(0)
+        trips = []
+        for _ in range(2_000):
+            start = perf_counter()
+            here.send(b".")
+            here.recv(1)
+            trips.append((perf_counter() - start) * 1e6)
+        here.shutdown(socket.SHUT_WR)
+        os.waitpid(pid, 0)
+    return quantile(trips, 0.5)
 
 
 def _pool_life(setup: Setup, method: str) -> tuple[float, float]:
@@ -210,28 +294,43 @@ def _later_pool(setup: Setup, method: str) -> Measurement:
     return Measurement(first, {"until joined (ms)": quantile([life[1] for life in lives], 0.5)})
 
 
-@_row("first-fork", "first pool to first result, fork", "ms", LOWER, processes=5)
+@row("first-fork", "first pool to first result, fork", "ms", LOWER, processes=5, libraries=FORKING)
 def first_fork(setup: Setup) -> Measurement:
     return _first_pool(setup, "fork")
 
 
-@_row("first-spawn", "first pool to first result, spawn", "ms", LOWER, processes=3)
+@row("first-spawn", "first pool to first result, spawn", "ms", LOWER, processes=3, libraries=LOCAL)
 def first_spawn(setup: Setup) -> Measurement:
     return _first_pool(setup, "spawn")
 
 
-@_row("later-fork", "later pool to first result, fork", "ms", LOWER, processes=3)
+@row("later-fork", "later pool to first result, fork", "ms", LOWER, processes=3, libraries=FORKING)
 def later_fork(setup: Setup) -> Measurement:
     return _later_pool(setup, "fork")
 
 
-@_row("later-spawn", "later pool to first result, spawn", "ms", LOWER)
+@row("later-spawn", "later pool to first result, spawn", "ms", LOWER, libraries=LOCAL)
 def later_spawn(setup: Setup) -> Measurement:
     return _later_pool(setup, "spawn")
 
 
-@_row("process", "Process start and join, fork", "ms", LOWER, processes=5)
+@row("process", "Process start and join, fork", "ms", LOWER, processes=5, libraries=CONTEXTS)
 def process(setup: Setup) -> Measurement:
+    return _process(setup)
+
+
+@row(
+    "process-500mb", "Process start and join, fork, of a 500 MB parent", "ms", LOWER, processes=3,
+    libraries=CONTEXTS,
+)  # fmt: skip
+def process_of_large_parent(setup: Setup) -> Measurement:
+    ballast = make_blob(setup.size(_BALLAST_SIZE, 1_000_000))
+    measurement = _process(setup)
+    check(ballast[-1] == ballast[0], "the parent's memory changed")
+    return measurement
+
+
+def _process(setup: Setup) -> Measurement:
     context = setup.library.get_context("fork")
 
     def timed() -> float:
@@ -243,35 +342,40 @@ def process(setup: Setup) -> Measurement:
         check(child.exitcode == 0, f"exit code {child.exitcode} of a process that did nothing")
         return elapsed * 1e3
 
-    timed()
-    return Measurement(quantile(setup.repeat(timed), 0.5))
+    return Measurement(quantile(setup.warm_repeat(timed), 0.5))
 
 
-def _transfer(setup: Setup, pool, call, expected) -> Measurement:
-    """MB per second of one blob at a time, moved by `call`."""
+def transfer(setup: Setup, size: int, call, expected) -> float:
+    """MB per second of one object of `size` bytes at a time, moved by `call`.
+
+    `expected` says of what came whether it is right.
+    """
 
     def timed() -> float:
         start = perf_counter()
         got = call()
         elapsed = perf_counter() - start
-        check(got == expected, "the blob changed on its way")
-        return BLOB_SIZE / 1e6 / elapsed
+        check(expected(got), f"an object of {size} bytes changed on its way")
+        return size / 1e6 / elapsed
 
-    for _ in range(setup.workers):
-        timed()
-    rates = setup.repeat(timed)
-    finish(pool)
-    return Measurement(quantile(rates, 0.5))
+    rates = setup.warm_repeat(timed, times=setup.workers)
+    return quantile(rates, 0.5)
 
 
-@_row("bytes-in", "64 MB of bytes to a worker", "MB/s", HIGHER)
+@row("bytes-in", "64 MB of bytes to a worker", "MB/s", HIGHER, libraries=ALL)
 def bytes_in(setup: Setup) -> Measurement:
+    size = setup.size(BLOB_SIZE, 1_000_000)
     pool = setup.pool()
-    blob = make_blob()
-    return _transfer(setup, pool, lambda: pool.apply(size_of, (blob,)), BLOB_SIZE)
+    blob = make_blob(size)
+    value = transfer(setup, size, lambda: pool.apply(size_of, (blob,)), size.__eq__)
+    finish(pool)
+    return Measurement(value)
 
 
-@_row("bytes-out", "64 MB of bytes from a worker", "MB/s", HIGHER)
+@row("bytes-out", "64 MB of bytes from a worker", "MB/s", HIGHER, libraries=ALL)
 def bytes_out(setup: Setup) -> Measurement:
-    pool = setup.pool(initializer=keep_blob)
-    return _transfer(setup, pool, lambda: pool.apply(kept_blob), make_blob())
+    size = setup.size(BLOB_SIZE, 1_000_000)
+    pool = setup.pool()
+    value = transfer(setup, size, lambda: pool.apply(kept_blob, (size,)), make_blob(size).__eq__)
+    finish(pool)
+    return Measurement(value)

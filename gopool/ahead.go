@@ -150,6 +150,12 @@ func (p *Pool) steal() {
 // thread of an earlier task holds, would keep the task waiting for ever.
 const unreadAfter = 20 * time.Millisecond
 
+// lookForUnread has rescue called in time for a task that is sent now, and not for each of them.
+func (p *Pool) lookForUnread(now time.Time) {
+	p.looking = true
+	p.arm(now.Add(unreadAfter))
+}
+
 // rescue takes back first tasks that have not been read for too long, where another worker is idle.
 func (p *Pool) rescue(now time.Time) {
 	if len(p.idle) == 0 {
@@ -160,6 +166,7 @@ func (p *Pool) rescue(now time.Time) {
 			continue
 		}
 		if due := w.since.Add(unreadAfter); now.Before(due) {
+			p.looking = true
 			p.arm(due)
 			continue
 		}

@@ -19,10 +19,11 @@ func (p *Pool) arm(at time.Time) {
 func (p *Pool) Tick() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.alarm = time.Time{}
+	p.alarm, p.looking = time.Time{}, false
 	now := p.now()
 	for _, w := range p.workers {
 		p.checkEnding(w, now)
+		p.checkStart(w, now)
 		p.checkTask(w, now)
 		p.checkMemory(w, now)
 		p.checkLife(w, now)

@@ -232,7 +232,7 @@ func TestMemoryLimits(t *testing.T) {
 	greedy.die(killed)
 	assert.Equal(t, StatusLost, c.sink.outcomes[1].Status)
 	assert.Contains(t, c.sink.outcomes[1].Failure.Text, "201 bytes")
-	assert.Equal(t, []EventKind{EventRetire, EventMemory}, c.kinds())
+	assert.Equal(t, []EventKind{EventRetire, EventLimit}, c.kinds())
 }
 
 // A worker that has reached its age goes between two tasks.
@@ -352,4 +352,90 @@ func TestRescueOfAnUnreadTask(t *testing.T) {
 	require.Len(t, well.unread, 1)
 	well.finish(well.begin())
 	assert.Equal(t, 3, c.pool.Stats().Values)
+}
+
+// The look at unread tasks comes in time, however far off the next alarm is that was asked for.
+func TestRescueBesideALaterAlarm(t *testing.T) {
+	for name, l := range map[string]Limits{
+		"age": {Size: 2, MaxAge: time.Hour}, "idle": {Size: 2, IdleTimeout: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newClockBench(t, l)
+			deaf, well := c.worker().boot(), c.worker().boot()
+			c.submit(1)
+			require.Len(t, deaf.unread, 1)
+			c.advance(unreadAfter)
+			assert.Len(t, well.unread, 1)
+			assert.Empty(t, deaf.unread)
+		})
+	}
+	t.Run("the idle one comes later", func(t *testing.T) {
+		c := newClockBench(t, Limits{Size: 2, MaxAge: time.Hour})
+		deaf, well := c.worker().boot(), c.worker().boot()
+		c.submit(2)
+		well.finish(well.begin())
+		c.advance(unreadAfter)
+		assert.Len(t, well.unread, 1)
+		assert.Empty(t, deaf.unread)
+	})
+}
+
+// A worker's age counts from when it was ready: one whose start takes longer than it may live must
+// do some work all the same.
+func TestMaxAgeOfASlowStart(t *testing.T) {
+	c := newClockBench(t, Limits{Size: 1, MaxAge: time.Second})
+	w := c.worker()
+	c.ask(Options{})
+	c.advance(time.Minute)
+	require.False(t, w.stopped)
+	w.boot()
+	w.finish(w.begin())
+	require.False(t, w.stopped)
+	c.advance(time.Second)
+	assert.True(t, w.stopped)
+}
+
+// A worker that is not ready in time is killed with its tree and counts as a failed start, however
+// far it came; three of them break the pool.
+func TestStartTimeout(t *testing.T) {
+	for name, hello := range map[string]bool{"in the initializer": true, "before": false} {
+		t.Run(name, func(t *testing.T) {
+			c := newClockBench(t, Limits{Size: 1, StartTimeout: time.Second})
+			c.ask(Options{})
+			for _, pause := range []time.Duration{firstBackoff, 2 * firstBackoff, 0} {
+				w := c.worker()
+				if hello {
+					require.NoError(t, c.pool.Hello(w.id))
+				}
+				c.advance(999 * time.Millisecond)
+				require.Empty(t, w.signals)
+				c.advance(time.Millisecond)
+				require.Equal(t, []string{"KILL tree"}, w.signals)
+				c.advance(time.Hour)
+				require.Len(t, w.signals, 1, "once is enough")
+				assert.Equal(t, Verdict{Replace: pause > 0, After: pause}, w.die(killed))
+			}
+			require.Len(t, c.sink.outcomes, 1)
+			o := c.sink.outcomes[0]
+			assert.Equal(t, StatusBroken, o.Status)
+			assert.Equal(t, hello, o.Failure.Started)
+			assert.Contains(t, o.Failure.Text, "worker_start_timeout")
+			assert.Equal(t, []EventKind{EventLimit, EventLimit, EventLimit, EventBroken}, c.kinds())
+		})
+	}
+}
+
+// A worker that is ready in time has no limit after that; one of a closed pool, whose Stop it does
+// not read, still has.
+func TestStartTimeoutOfAClosedPool(t *testing.T) {
+	c := newClockBench(t, Limits{Size: 2, StartTimeout: time.Second})
+	quick, slow := c.worker().boot(), c.worker()
+	c.pool.Close()
+	require.True(t, slow.stopped)
+	c.advance(time.Hour)
+	assert.Empty(t, quick.signals)
+	assert.Equal(t, []string{"KILL tree"}, slow.signals)
+	quick.die(ExitStatus{Known: true})
+	assert.Equal(t, Verdict{}, slow.die(killed))
+	assert.Equal(t, 1, c.sink.ended)
 }

@@ -10,13 +10,14 @@ import (
 
 // Limits bound what workers may use and how long they live.
 type Limits struct {
-	Size        int           // workers that the pool should have
-	MemoryHard  uint64        // bytes resident beyond which a worker is ended at once; 0: none
-	MemorySoft  uint64        // bytes resident beyond which it retires after its task; 0: none
-	MaxAge      time.Duration // after which a worker retires; 0: none
-	IdleTimeout time.Duration // without a task, after which it goes until there is work; 0: none
-	Grace       time.Duration // between SIGTERM and SIGKILL
-	Tree        bool          // workers end with all processes below them, whatever ends them
+	Size         int           // workers that the pool should have
+	MemoryHard   uint64        // bytes resident beyond which a worker is ended at once; 0: none
+	MemorySoft   uint64        // bytes resident beyond which it retires after its task; 0: none
+	MaxAge       time.Duration // after which a worker retires; 0: none
+	IdleTimeout  time.Duration // without a task, after which it goes until there is work; 0: none
+	StartTimeout time.Duration // from a process's start until it is ready; 0: none
+	Grace        time.Duration // between SIGTERM and SIGKILL
+	Tree         bool          // workers end with all processes below them, whatever ends them
 }
 
 // memoryPeriod is how often the memory of busy workers is looked at: an allocation of a GB takes
@@ -99,7 +100,7 @@ func (p *Pool) checkMemory(w *worker, now time.Time) {
 	case hard > 0 && used > hard:
 		w.reason = fmt.Sprintf("it used %d bytes of memory, more than worker_memory_limit (%d)",
 			used, hard)
-		p.tell(EventMemory, w, nil, w.reason)
+		p.tell(EventLimit, w, nil, w.reason)
 		p.takeBack(w)
 		p.dropIdle(w)
 		w.state, w.asked = Stopping, true
@@ -114,13 +115,30 @@ func (p *Pool) checkMemory(w *worker, now time.Time) {
 	}
 }
 
+// checkStart kills a worker that takes too long to become ready, which counts as a failed start.
+func (p *Pool) checkStart(w *worker, now time.Time) {
+	limit := p.limits.StartTimeout
+	if limit == 0 || w.ready || w.overdue || w.state == Exited {
+		return
+	}
+	if due := w.added.Add(limit); now.Before(due) {
+		p.arm(due)
+		return
+	}
+	w.overdue = true
+	w.reason = fmt.Sprintf("it was not ready after %v, its worker_start_timeout", limit)
+	p.tell(EventLimit, w, nil, w.reason)
+	w.state = Stopping
+	w.link.Kill(true)
+}
+
 // checkLife retires a worker that is too old, or was idle for too long.
 func (p *Pool) checkLife(w *worker, now time.Time) {
 	if !w.staying() {
 		return
 	}
-	if age := p.limits.MaxAge; age > 0 {
-		if due := w.born.Add(age); now.Before(due) {
+	if age := p.limits.MaxAge; age > 0 && w.ready {
+		if due := w.readySince.Add(age); now.Before(due) {
 			p.arm(due)
 		} else {
 			p.retire(w, "it has reached worker_max_age")
@@ -140,8 +158,8 @@ func (p *Pool) checkLife(w *worker, now time.Time) {
 func (p *Pool) rest(w *worker) {
 	w.state = Idle
 	p.idle = append(p.idle, w)
-	if p.alarm.IsZero() && len(p.idle) < len(p.workers) {
-		p.arm(p.now().Add(unreadAfter)) // for rescue; once while anything goes on
+	if !p.looking && len(p.idle) < len(p.workers) { // once while anything goes on
+		p.lookForUnread(p.now())
 	}
 	if p.limits.IdleTimeout > 0 {
 		w.idleSince = p.now()
@@ -154,8 +172,8 @@ func (p *Pool) watch(w *worker, t *Task, now time.Time) {
 	if timeout := t.timeout(); timeout > 0 {
 		p.arm(now.Add(timeout))
 	}
-	if len(p.idle) > 0 && p.alarm.IsZero() {
-		p.arm(now.Add(unreadAfter)) // for rescue
+	if !p.looking && len(p.idle) > 0 {
+		p.lookForUnread(now)
 	}
 	if p.limits.MemoryHard > 0 || p.limits.MemorySoft > 0 {
 		p.arm(now.Add(memoryPeriod))

@@ -51,6 +51,7 @@ type Pool struct {
 	delayed    delayedTasks   // wait for their next attempt
 	cancelled  map[uint64]int // jobs whose tasks are dropped, with how many are to come
 	alarm      time.Time      // when a Tick was asked for; zero: not
+	looking    bool           // the next Tick comes in time for rescue
 	summoned   bool           // Sink.Summon was called and no worker came since
 	ahead      int            // leases beyond the first of each worker
 	closed     bool           // no task will be submitted any more
@@ -81,12 +82,12 @@ func (p *Pool) AddWorker(pid int, link Link) WorkerID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lastWorker++
-	w := &worker{id: p.lastWorker, pid: pid, link: link, born: p.now()}
+	w := &worker{id: p.lastWorker, pid: pid, link: link, added: p.now()}
 	p.workers[w.id] = w
 	p.stats.Workers++
 	p.summoned = false
-	if p.limits.MaxAge > 0 {
-		p.arm(w.born.Add(p.limits.MaxAge))
+	if p.limits.StartTimeout > 0 {
+		p.arm(w.added.Add(p.limits.StartTimeout))
 	}
 	if p.finishing() {
 		p.end(w)

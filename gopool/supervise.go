@@ -18,7 +18,10 @@ func (p *Pool) Hello(id WorkerID) error {
 // Errors: ErrUnknownWorker, *TransitionError.
 func (p *Pool) Ready(id WorkerID) error {
 	return p.move(id, Idle, func(w *worker) {
-		w.ready = true
+		w.ready, w.readySince = true, p.now()
+		if p.limits.MaxAge > 0 {
+			p.arm(w.readySince.Add(p.limits.MaxAge))
+		}
 		p.guard.succeeded()
 		p.rest(w)
 		p.dispatch()

@@ -46,7 +46,10 @@ type worker struct {
 	noted   bool      // began means something
 	retire  bool      // it is to end once it runs no task
 	reads   bool      // it was seen to have read the first of its leases
-	born    time.Time
+	overdue bool      // it was killed for not being ready in time
+	added   time.Time
+	// readySince means something once it is ready.
+	readySince time.Time
 	// idleSince means something while it is idle and the pool has an idle timeout.
 	idleSince time.Time
 	killAt    time.Time // when it is killed if it has not ended; zero: never

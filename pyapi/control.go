@@ -10,19 +10,22 @@ import (
 
 // PoolLimits sets what bounds a pool's workers, before the first is added: how many there should be,
 // bytes of memory beyond which one is ended and beyond which it retires, milliseconds that one may
-// live and may be idle, milliseconds between SIGTERM and SIGKILL (0 each: no bound), whether workers
-// always end with the processes below them, and how many unread outcomes may keep a descriptor.
-func PoolLimits(pool, size, memoryHard, memorySoft, maxAge, idle, grace, tree, regions int) int {
+// live, may be idle, and may take to become ready, milliseconds between SIGTERM and SIGKILL (0 each:
+// no bound), whether workers always end with the processes below them, and how many unread outcomes
+// may keep a descriptor.
+func PoolLimits(
+	pool, size, memoryHard, memorySoft, maxAge, idle, start, grace, tree, regions int,
+) int {
 	wires, err := pools.get(pool)
 	if err != nil {
 		return codeOf(err)
 	}
-	if min(size, regions) < 1 || min(memoryHard, memorySoft, maxAge, idle, grace) < 0 {
+	if min(size, regions) < 1 || min(memoryHard, memorySoft, maxAge, idle, start, grace) < 0 {
 		return codeBadArgument
 	}
 	wires.Pool.SetLimits(gopool.Limits{Size: size, MemoryHard: uint64(memoryHard),
 		MemorySoft: uint64(memorySoft), MaxAge: milliseconds(maxAge),
-		IdleTimeout: milliseconds(idle), Grace: milliseconds(grace), Tree: tree != 0})
+		IdleTimeout: milliseconds(idle), StartTimeout: milliseconds(start), Grace: milliseconds(grace), Tree: tree != 0})
 	wires.Outcomes.SetMaxRegions(regions)
 	return 0
 }

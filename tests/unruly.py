@@ -84,6 +84,17 @@ def ignore_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+def initialize_for_ever() -> None:
+    """An initializer that starts a program and waits for it."""
+    subprocess.run(["sleep", f"{LONG:.0f}"])
+
+
+def hang_the_first_time(path: str) -> None:
+    """An initializer."""
+    if runs(path) == 1:
+        time.sleep(LONG)
+
+
 def run_and_exit(path: str, code: int) -> None:
     runs(path)
     os._exit(code)

@@ -28,6 +28,7 @@ from gopool.exceptions import (
     TaskTimeoutError,
     WorkerLostError,
     WorkerStartError,
+    amend,
 )
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
@@ -160,7 +161,7 @@ class Collector:
             if status in (_LOST, _BROKEN):
                 self.complete(outcome[1])
             if status in (_LOST, _TIMEOUT):
-                outcome[1].task = _jobs.describe(self._cache.get(job), index)
+                amend(outcome[1], task=_jobs.describe(self._cache.get(job), index))
             self._settle(job, index, outcome)
             del outcome  # the job alone holds it
 

@@ -13,7 +13,7 @@ import os
 import struct
 
 from gopool import _fork
-from gopool.exceptions import BrokenPoolError, WorkerLostError
+from gopool.exceptions import BrokenPoolError, WorkerLostError, amend
 
 # The twin of gopool._worker.crash: the note of the begun task, then, on the next page, the dump.
 _NOTE = struct.Struct("=Q")
@@ -69,6 +69,8 @@ class LastWords:
     def tell(self, error: BaseException) -> None:
         """Give an error about a worker what that left; others stay as they are."""
         if isinstance(error, WorkerLostError):
-            error.dump, error.stderr = self._kept.pop(error.pid, ("", ""))
+            dump, stderr = self._kept.pop(error.pid, ("", ""))
+            amend(error, dump=dump, stderr=stderr)
         elif isinstance(error, BrokenPoolError) and not error.reason:
-            error.reason, _ = self._kept.get(error.pid, ("", ""))  # every caller gets this error
+            dump, _ = self._kept.get(error.pid, ("", ""))  # every caller gets this error
+            amend(error, reason=dump)

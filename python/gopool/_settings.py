@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "worker_memory_soft_limit": None,
     "worker_max_age": None,
     "worker_idle_timeout": None,
+    "worker_start_timeout": None,
     "worker_exit": None,
     "daemon": True,
     "capture_stderr": False,
@@ -61,6 +62,7 @@ class Settings:
         worker_memory_soft_limit: int | None = None,
         worker_max_age: float | None = None,
         worker_idle_timeout: float | None = None,
+        worker_start_timeout: float | None = None,
         worker_exit: Callable[[], object] | None = None,
         daemon: bool = True,
         capture_stderr: bool = False,
@@ -83,6 +85,7 @@ class Settings:
         self.worker_memory_soft_limit = size("worker_memory_soft_limit", worker_memory_soft_limit)
         self.worker_max_age = positive("worker_max_age", worker_max_age)
         self.worker_idle_timeout = positive("worker_idle_timeout", worker_idle_timeout)
+        self.worker_start_timeout = positive("worker_start_timeout", worker_start_timeout)
         self.worker_exit = _checked_callable("worker_exit", worker_exit)
         self.daemon = _checked_bool("daemon", daemon)
         self.capture_stderr = _checked_bool("capture_stderr", capture_stderr)
@@ -102,6 +105,7 @@ class Settings:
             self.worker_memory_soft_limit or 0,
             milliseconds(self.worker_max_age),
             milliseconds(self.worker_idle_timeout),
+            milliseconds(self.worker_start_timeout),
             milliseconds(self.kill_grace),
             int(not self.daemon),
         )

@@ -118,12 +118,17 @@ class WorkerStartError(BrokenPoolError):
     def __str__(self) -> str:
         if self.pid == 0:
             return f"no worker can be started: {self.reason}"
+        if self.reason:
+            return (
+                f"worker {self.pid} {describe_exit(self.exitcode)} before its first message, as "
+                f"those before it: {self.reason}"
+            )
         killed = self.exitcode is not None and self.exitcode < 0
         text = (
             f"worker {self.pid} {describe_exit(self.exitcode)} before its first message, as those "
             "before it"
         )
-        text += (
+        return text + (
             ". Likely causes: the system is short of memory, somebody kills the workers, or a "
             "library that they import crashes"
             if killed
@@ -131,7 +136,6 @@ class WorkerStartError(BrokenPoolError):
             "without `if __name__ == '__main__':`, it was read from stdin and can't be read again, "
             "a module that it imports fails in the child, or gopool can't be imported there"
         )
-        return f"{text}: {self.reason}" if self.reason else text
 
 
 class PoolTerminatedError(GopoolError):
@@ -236,6 +240,14 @@ class ForkedChildError(GopoolError, RuntimeError):
 
 class CoreError(GopoolError):
     """Something that can't happen happened: a bug of gopool's. Please report it."""
+
+
+def amend(error: WorkerLostError | TaskTimeoutError | BrokenPoolError, **learned: str) -> None:
+    """Set attributes that were learned after the error was made; repr() tells them as well."""
+    for name, value in learned.items():
+        setattr(error, name, value)
+    code = type(error).__init__.__code__
+    error.args = tuple(getattr(error, name) for name in code.co_varnames[1 : code.co_argcount])
 
 
 def signal_name(exitcode: int | None) -> str | None:

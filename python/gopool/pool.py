@@ -93,9 +93,14 @@ class Pool(stdlib.Pool):
         worker_memory_limit: bytes that a worker may have resident while it runs a task; beyond
             them it is ended at once and the task is lost. worker_memory_soft_limit: beyond them
             it ends after its task. Both are looked at every 0.1 s.
-        worker_max_age: seconds after which a worker ends, between two tasks.
+        worker_max_age: seconds, from when it is ready, after which a worker ends, between two
+            tasks.
         worker_idle_timeout: seconds without a task after which a worker ends; it is replaced when
             there is work for it.
+        worker_start_timeout: seconds that a worker may take until its initializer has returned,
+            counted from the start of its process. Then it is killed with every process below it;
+            after three such starts in a row, with no other worker, the pool is broken: every
+            task fails with BrokenPoolError or WorkerStartError.
         worker_exit: called without arguments in each worker that ends in order (close(), an idle
             worker at terminate(), maxtasksperchild), after its last task and before its
             finalizers. What it raises is printed as a traceback and changes nothing else. Ctrl-C
@@ -133,6 +138,7 @@ class Pool(stdlib.Pool):
         worker_memory_soft_limit: int | None = None,
         worker_max_age: float | None = None,
         worker_idle_timeout: float | None = None,
+        worker_start_timeout: float | None = None,
         worker_exit: Callable[[], object] | None = None,
         daemon: bool = True,
         capture_stderr: bool = False,
@@ -151,6 +157,7 @@ class Pool(stdlib.Pool):
             worker_memory_soft_limit=worker_memory_soft_limit,
             worker_max_age=worker_max_age,
             worker_idle_timeout=worker_idle_timeout,
+            worker_start_timeout=worker_start_timeout,
             worker_exit=worker_exit,
             daemon=daemon,
             capture_stderr=capture_stderr,

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,36 @@ def test_max_age(context: Any, eventually: Callable[..., None]) -> None:
         eventually(lambda: pool.apply(f.pid) != first, "a new worker")
 
 
+def test_max_age_of_a_slow_start(context: Any) -> None:
+    """Workers that take longer to start than they may live do work all the same."""
+    with context.Pool(2, worker_max_age=0.001) as pool:
+        assert pool.map(f.square, range(20), 1) == [i * i for i in range(20)]
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_start_timeout(context: Any, processes: int) -> None:
+    """An initializer that never returns breaks the pool after a few tries; what it started ends."""
+    seen: list[Any] = []
+    arguments = {"worker_start_timeout": 5 * SHORT, "on_event": seen.append}
+    with context.Pool(processes, u.initialize_for_ever, **arguments) as pool:
+        for call in (pool.apply, pool.map):
+            with pytest.raises(gopool.BrokenPoolError, match="worker_start_timeout") as caught:
+                call(f.square, (3,))
+            assert caught.value.exitcode == -signal.SIGKILL
+    kinds = Counter(event.kind for event in seen)
+    assert kinds["limit"] >= 3
+    assert kinds["broken"] == 1
+
+
+def test_start_timeout_of_one_worker(context: Any, files: Callable[[str], str]) -> None:
+    """A start that hangs once is repeated; close() does not wait for one for ever either."""
+    with context.Pool(1, u.hang_the_first_time, (files("a"),), worker_start_timeout=2.0) as pool:
+        assert pool.apply(f.square, (3,)) == 9
+    pool = context.Pool(1, u.initialize_for_ever, worker_start_timeout=5 * SHORT)
+    pool.close()
+    pool.join()
+
+
 def test_idle_timeout(context: Any, eventually: Callable[..., None]) -> None:
     """Idle workers go; tasks bring them back, as many as there is work for."""
     with context.Pool(2, worker_idle_timeout=SHORT) as pool:
@@ -401,6 +432,7 @@ BAD_POOL: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"worker_memory_limit": 0}, ValueError, "worker_memory_limit"),
     ({"worker_memory_limit": 1.5}, TypeError, "worker_memory_limit"),
     ({"worker_idle_timeout": 0}, ValueError, "worker_idle_timeout"),
+    ({"worker_start_timeout": -1}, ValueError, "worker_start_timeout"),
     ({"on_event": 3}, TypeError, "on_event"),
     ({"no_such": 3}, TypeError, "no_such"),
 ]

@@ -242,9 +242,10 @@ def _is_stopped(pid: int) -> bool:
         return stat.read().rpartition(")")[2].split()[0] == "T"
 
 
-def test_stopped_idle_workers(context: Any, eventually: Any) -> None:
+@pytest.mark.parametrize("settings", [{}, {"worker_max_age": 3600.0}], ids=["plain", "aging"])
+def test_stopped_idle_workers(context: Any, eventually: Any, settings: dict[str, float]) -> None:
     """A task that was sent to a worker which somebody has stopped is done by another one."""
-    with context.Pool(3) as pool:
+    with context.Pool(3, **settings) as pool:
         pids = {process.pid for process in pool._pool}
         while len({pool.apply(f.pid) for _ in range(30)}) < 3:
             pass  # all three have come up

@@ -83,9 +83,11 @@ def outcome_of(get: Callable[[], Any]) -> str:
     except gopool.TaskTimeoutError as error:
         assert not isinstance(error, gopool.SoftTimeoutError)
         assert error.seconds >= TIMEOUT
+        assert error.task
         return "timeout"
     except gopool.WorkerLostError as error:
         assert "worker_memory_limit" in error.reason
+        assert error.task
         return "memory"
     return f"the value {value!r}"
 

@@ -136,7 +136,19 @@ def test_messages_say_what_to_try() -> None:
     assert "raised E(1), which" in str(exceptions.RemoteTaskError("m.E", "E(1)", "tb"))
     assert str(exceptions.BrokenPoolError(7, 1, "Traceback")).endswith(":\nTraceback")
     assert str(exceptions.WorkerLostError(7, 1, 1, "mod.f", "why")).endswith("into mod.f: why")
+    assert str(exceptions.WorkerStartError(7, -9, "why")).endswith("as those before it: why")
     assert str(exceptions.WorkerStartError(0, None, "why")) == "no worker can be started: why"
+
+
+def test_amended() -> None:
+    """What is learned later is in the attribute, in repr(), and in what pickling takes along."""
+    error = exceptions.TaskTimeoutError(1.5, pid=7)
+    exceptions.amend(error, task="mod.f")
+    assert repr(error) == "TaskTimeoutError(1.5, 'mod.f', 7)"
+    lost = exceptions.WorkerLostError(7, 1, 1.5)
+    exceptions.amend(lost, dump="Stack", stderr="text")
+    assert lost.args == (7, 1, 1.5, "", "", "Stack", "text")
+    assert pickle.loads(pickle.dumps(lost)).dump == "Stack"
 
 
 def test_unknown_name() -> None:

@@ -19,6 +19,7 @@ def pyapi_PoolLimits(
     memorySoft: int,
     maxAge: int,
     idle: int,
+    start: int,
     grace: int,
     tree: int,
     regions: int,
