@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 # Seconds that a chunk takes at the least: a task costs a worker about 15 us, and its parent more.
-MIN_TIME = 0.002
-LEAST_TIME = 0.0003  # of the last chunks, which are small so that all workers end together
+MIN_TIME = 0.004
+LEAST_TIME = 0.001  # of the last chunks, which are small so that all workers end together
 # At the most, where many items are left: a worker may be done so much earlier than another.
 MAX_TIME = 0.02
 STREAM_TIME = 0.002  # where results are read as they come

@@ -393,8 +393,8 @@ def _map_method(name: str, mapper: Callable[..., Any]) -> tuple[Callable[..., An
             f"{getattr(stdlib.Pool, title).__doc__}\n\n"
             "        timeout, soft_timeout and retries are each item's, as in apply_async(): with\n"
             "        a timeout, chunks are of one item; a larger chunksize raises ValueError.\n\n"
-            '        chunksize="auto": chunks are cut while workers have room, sized by the time that\n'
-            "        items were measured to take; `_number_left` of the result counts items then.\n"
+            '        chunksize="auto": chunks are cut while workers have room, sized by the time\n'
+            "        that items took so far; `_number_left` of the result counts items then.\n"
         )
     return synchronous, asynchronous
 

@@ -16,7 +16,7 @@ from gopool._chunks import MAX_TIME, Chunker
 from gopool._feeder import MAX_WINDOW
 
 WORKERS = 4
-COST = 30e-6  # seconds that a task costs a worker beside its items
+COST = 50e-6  # seconds for which a worker waits for its next task
 
 
 class Pool:
