@@ -63,6 +63,7 @@ def _makespan(setup: Setup, seconds: list[float]) -> Measurement:
 
 
 for _name, (_what, _seconds) in _MIXES.items():
-    row(
-        f"map-{_name}", f"map over tasks {_what}: time over the ideal", "times", LOWER, libraries=ALL,
-    )(partial(_makespan, seconds=_seconds))  # fmt: skip
+    _title = f"map over tasks {_what}: time over the ideal"
+    row(f"map-{_name}", _title, "times", LOWER, libraries=ALL)(
+        partial(_makespan, seconds=_seconds)
+    )
