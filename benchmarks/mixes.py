@@ -46,7 +46,8 @@ _MIXES = {
 def _makespan(setup: Setup, seconds: list[float]) -> Measurement:
     """The time that a map takes, over the shortest that four workers could need."""
     seconds = seconds[: setup.size(None, 24)]
-    ideal = max(max(seconds), sum(seconds) / _WORKERS)
+    longest, share = max(seconds), sum(seconds) / _WORKERS
+    ideal = max(longest, share)
     keywords = {"chunksize": "auto"} if setup.library.__name__ == "gopool" else {}
     pool = setup.pool(workers=_WORKERS)
 

@@ -32,7 +32,7 @@ TIME_SHARES = 64
 ITEM_SHARES = 4
 # A chunk has at most so many times the items of the largest that was finished: the first items may
 # be quicker than all others.
-GROWTH = 4
+GROWTH = 16
 KEEP = 0.6  # of what is known, once each worker has finished another chunk
 DRAW_TIME = 0.001  # seconds after which a chunk is submitted as it is: the input is slow
 

@@ -317,10 +317,23 @@ class Engine:
             items: the arguments of each task, in the form that the mode wants.
         """
 
-        def submit(index: int, item: Any) -> None:
-            self._submit_in_turn((number, index, mode, function, item, options), feeder.stopped)
+        number, cache = job._job, self.cache
+        send, regions = self._submitter.submit, self._submitter.regions
 
-        number = job._job
+        def submit(index: int, item: Any) -> None:
+            """_submit_in_turn() without its calls, where nothing stands in the way."""
+            if self._congested or self._generation != _fork.generation or number not in cache:
+                task = number, index, mode, function, item, options
+                self._submit_in_turn(task, feeder.stopped)
+                return
+            try:
+                load = send(number, index, mode, function, item, options)
+            except BaseException as error:
+                self._settle_error(number, index, error)
+                return
+            if load > BUDGET or len(regions) >= self._max_regions:
+                self._congested = True
+
         feeder = IMapFeeder(
             job,
             items,
