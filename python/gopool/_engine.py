@@ -31,6 +31,7 @@ from gopool import _collector, _core, _fork, _jobs, _options
 from gopool._crew import Crew, Maintenance
 from gopool._feeder import MIN_WINDOW, WINDOW_PER_WORKER, Backlog, IMapFeeder, Room, TaskFeeder
 from gopool._submit import Functions, Submitter
+from gopool._worker import warm
 from gopool._worker.call import CALL, MAP, STARMAP
 from gopool.exceptions import ForkedChildError, PoolTerminatedError
 
@@ -494,6 +495,8 @@ class Engine:
         _core.checked(self.native.PoolRelease(handle))
         _fork.unmap(self._ring)
         _fork.close(self._wake_fd, self._event_fd)
+        if not _engines:
+            warm.drop()
 
     # Faces.
 
