@@ -21,7 +21,9 @@ def _job() -> Any:
 
 MADE = {
     "Maintenance": lambda: _crew.Maintenance(None, None, 1, 0),
-    "IMapFeeder": lambda: _feeder.IMapFeeder(_job(), (), 1, print, print, print),
+    "IMapFeeder": lambda: _feeder.IMapFeeder(
+        _job(), (), _feeder.Window(1), print, print, print
+    ),
     "TaskFeeder": lambda: _feeder.TaskFeeder((), None, print, print),
 }
 
