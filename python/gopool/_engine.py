@@ -464,9 +464,11 @@ class Engine:
 
     def _join_threads(self) -> None:
         # The collector starts the maintenance thread at the latest when it ends itself.
-        for thread in (self.collector_thread, self.maintenance):
-            if thread is not threading.current_thread():
-                thread.join()
+        current = threading.current_thread()
+        if self.collector_thread is not current:
+            self.collector_thread.join()
+        if self.maintenance.thread is not current:
+            self.maintenance.join()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until the workers and this engine's threads are gone; False: the time is over."""
@@ -505,6 +507,10 @@ class Engine:
         _core.checked(self.native.PoolRelease(handle))
         _fork.unmap(self._ring)
         _fork.close(self._wake_fd, self._event_fd)
+        # What refers back here would keep this engine, and its threads' objects, until the next
+        # garbage collection; and each forked child tidies up every Thread object that there is.
+        for part in (self._room, self._feed_room, self.backlog, self.maintenance):
+            part.untie()
 
     # Faces.
 
