@@ -31,6 +31,7 @@ from gopool import _collector, _core, _fork, _jobs, _options
 from gopool._crew import Crew, Maintenance
 from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder, Window
 from gopool._submit import Functions, Submitter
+from gopool._worker import warm
 from gopool._worker.call import CALL, MAP, STARMAP
 from gopool.exceptions import ForkedChildError, GopoolError, PoolTerminatedError
 
@@ -505,6 +506,8 @@ class Engine:
         _core.checked(self.native.PoolRelease(handle))
         _fork.unmap(self._ring)
         _fork.close(self._wake_fd, self._event_fd)
+        if not _engines:
+            warm.drop()
 
     # Faces.
 

@@ -19,8 +19,9 @@ from multiprocessing import reduction
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from gopool import _core, _fork
+from gopool._worker import regions, warm
 from gopool._worker.channel import MAX_INLINE
-from gopool._worker.pickling import Dumper, dumps, fill_region, new_region
+from gopool._worker.pickling import Dumper, dumps
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
 
 _STAGING_SIZE = 65_536  # bytes; holds MAX_INLINE
 _MAX_FREE = 16  # pairs kept for the next calls; more callers at a time make their own
+
+
+def _make(create: Callable[[], int]) -> int:
+    """A descriptor that forked children do not keep, whoever forks meanwhile."""
+    with _fork.unforked():
+        return _fork.own(create())
+
+
+warm.make, warm.close = _make, _fork.close
 
 
 class Desk:
@@ -167,6 +177,7 @@ class Submitter:
                 load = self._submit_region(chunks, job, index, mode, number, options)
             desk.dumper.clear()
         except BaseException:
+            desk.dumper.clear()
             desk.dumper = Dumper()  # the other one may hold half a pickle
             raise
         finally:
@@ -178,13 +189,7 @@ class Submitter:
     def _submit_region(
         self, chunks: list[Any], job: int, index: int, mode: int, fn: int, options: int
     ) -> int:
-        with _fork.unforked():
-            fd = _fork.own(new_region())
-        try:
-            size = fill_region(fd, chunks)
-        except BaseException:
-            _fork.close(fd)
-            raise
+        fd, size = regions.write(chunks)
         # From here on whoever takes it out of the set closes it: this method, where Go refuses
         # it, the collector with the outcome, or terminate().
         self.regions.add(fd)

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: MIT
+"""Large payloads in memory regions (for both sides; layout: PROTOCOL.md section 5).
+
+A region holds a pickle and, beside it, the buffers that the pickle refers to (pickle protocol 5).
+Both are written straight from the objects' memory. The receiver maps buffers privately, so that
+an array arrives writable and without a copy, and reads the pickle from the file: large bytes
+objects are filled by the kernel, at once where they will stay.
+
+`warm` has the regions themselves, `mapping` the receiver's memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import mmap
+import os
+import pickle
+import struct
+
+from gopool._worker import mapping, warm
+
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
+
+# Buffers of at least so many bytes lie beside the pickle. Measured: see docs/design.md.
+LEAST_BUFFER = 128 << 10
+
+_MAGIC = 0x31_6E_6F_69_67_65_72_67  # "gregion1"
+_ALIGNMENT = 64  # bytes: a cache line, and what every vector instruction wants
+# Magic, offset of the pickle, its bytes, bytes of the largest bytes object in it that was written
+# as it is, number of buffers.
+_FOOTER = struct.Struct("<QQQQQ")
+_SPAN = struct.Struct("<QQ")  # offset and bytes of a buffer
+_MAX_VIEWS = 1024  # that one pwritev takes (IOV_MAX)
+
+
+class Buffers(tuple):  # type: ignore[type-arg]  # of pickle.PickleBuffer
+    """The buffers beside a pickle; the last one in the list of its pieces."""
+
+    __slots__ = ()
+
+
+def write(pieces: list[Any]) -> tuple[int, int]:
+    """Write a pickle, and the buffers beside it, into a region.
+
+    Args:
+        pieces: what the pickler wrote, in order; buffers last, if there are any (`Buffers`).
+
+    Returns:
+        (descriptor to be sent, which the caller closes by warm.close; size in bytes)
+
+    Raises:
+        OSError: no descriptor or memory is left.
+    """
+    views, size = _layout(pieces)
+    region = warm.take(size)
+    try:
+        try:
+            _write_all(region.fd, views)
+        except OSError:
+            if not warm.drop():  # what is kept may be what is missing
+                raise
+            _write_all(region.fd, views)
+    except BaseException:
+        warm.discard(region)
+        raise
+    region.capacity = max(region.capacity, size)
+    return warm.lend(region), size
+
+
+class Received:
+    """A region that came with a message; whoever drops it unread closes the descriptor."""
+
+    __slots__ = ("_fd", "_size")
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd, self._size = fd, size
+
+    def load(self) -> Any:
+        """What `load` says; once."""
+        fd, self._fd = self._fd, -1
+        return load(fd, self._size)
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
+def load(fd: int, size: int) -> Any:
+    """Unpickle what lies in a region; closes its descriptor.
+
+    What is large in it stays in the region until the last object that uses it is gone.
+
+    Raises:
+        OSError: the region is not what it should be; whatever unpickling raises.
+    """
+    try:
+        start, length, largest, spans = _footer(fd, size)
+        buffers = _map_buffers(fd, size, spans) if spans else ()
+        if largest >= mapping.LEAST_HUGE:
+            return pickle.load(_Stream(fd, start, length), buffers=buffers)
+        if length < mmap.PAGESIZE:
+            return pickle.loads(os.pread(fd, length, start), buffers=buffers)
+        return _loads_mapped(fd, start, length, buffers)
+    finally:
+        os.close(fd)
+
+
+def _loads_mapped(fd: int, start: int, length: int, buffers: Any) -> Any:
+    page = start // mmap.PAGESIZE * mmap.PAGESIZE
+    end = start + length
+    with (
+        mmap.mmap(fd, end - page, mmap.MAP_PRIVATE, mmap.PROT_READ, offset=page) as memory,
+        memoryview(memory) as whole,
+        whole[start - page :] as stream,
+    ):
+        return pickle.loads(stream, buffers=buffers)
+
+
+def read(fd: int, size: int) -> bytes:
+    """The pickle in a region as bytes; closes its descriptor."""
+    try:
+        start, length, _, _ = _footer(fd, size)
+        data = bytearray(length)
+        _read_into(fd, memoryview(data), start)
+        return bytes(data)
+    finally:
+        os.close(fd)
+
+
+def _layout(pieces: list[Any]) -> tuple[list[memoryview], int]:
+    """What is to be written, one after the other, and how many bytes it is."""
+    buffers: Any = ()
+    if type(pieces[-1]) is Buffers:
+        *pieces, buffers = pieces
+    views = [_view(piece) for piece in pieces]
+    length = position = sum(map(len, views))
+    largest = _largest_bytes(views)
+    spans = []
+    for buffer in buffers:
+        position = _pad(views, position)
+        views.append(buffer.raw())
+        spans.append(_SPAN.pack(position, len(views[-1])))
+        position += len(views[-1])
+    position = _pad(views, position)
+    end = b"".join(spans) + _FOOTER.pack(_MAGIC, 0, length, largest, len(spans))
+    views.append(memoryview(end))
+    return views, position + len(end)
+
+
+def _largest_bytes(views: list[memoryview]) -> int:
+    """Bytes of the largest bytes or bytearray object that is a piece of its own; 0: there is none.
+
+    What comes before such a piece ends with an opcode and the length: 4 or 8 bytes. (A large str
+    is a piece of its own too; it is better decoded from mapped memory.)
+    """
+    largest = 0
+    for before, view in itertools.pairwise(views):
+        if len(view) > largest and _announces(bytes(before[-9:]), len(view)):
+            largest = len(view)
+    return largest
+
+
+def _announces(head: bytes, size: int) -> bool:
+    """Whether a pickle goes on with a bytes or bytearray object of so many bytes."""
+    length = struct.pack("<Q", size)
+    if head[-9:-8] in (b"\x8e", b"\x96"):  # BINBYTES8, BYTEARRAY8
+        return head[-8:] == length
+    return head[-5:] == b"B" + length[:4]  # BINBYTES
+
+
+def _view(piece: Any) -> memoryview:
+    if type(piece) is pickle.PickleBuffer:  # in the pickle, whatever its shape
+        return piece.raw()
+    return memoryview(piece).cast("B")
+
+
+def _pad(views: list[memoryview], position: int) -> int:
+    """Fill up to the next aligned position, and return that."""
+    missing = -position % _ALIGNMENT
+    if missing:
+        views.append(memoryview(bytes(missing)))
+    return position + missing
+
+
+def _write_all(fd: int, views: list[memoryview]) -> None:
+    """Write from the beginning of the file; a call writes 2 GiB at most."""
+    position = first = skip = 0
+    while first < len(views):
+        written = os.pwritev(
+            fd, [views[first][skip:], *views[first + 1 : first + _MAX_VIEWS]], position
+        )
+        position += written
+        written += skip
+        while first < len(views) and written >= len(views[first]):
+            written -= len(views[first])
+            first += 1
+        skip = written
+
+
+def _read_into(fd: int, view: memoryview, position: int) -> None:
+    """Fill a memory from the file; a call reads 2 GiB at most."""
+    done = 0
+    while done < len(view):
+        count = os.preadv(fd, [view[done:]], position + done)
+        if count == 0:
+            raise _broken("it is shorter than it says")
+        done += count
+
+
+def _footer(fd: int, size: int) -> tuple[int, int, int, list[tuple[int, int]]]:
+    """(offset of the pickle, its bytes, its largest piece, (offset, bytes) of each buffer)."""
+    end = size - _FOOTER.size
+    if end < 0 or os.fstat(fd).st_size < size:
+        raise _broken(f"it has fewer than {max(size, _FOOTER.size)} bytes")
+    magic, start, length, largest, count = _FOOTER.unpack(os.pread(fd, _FOOTER.size, end))
+    table = end - count * _SPAN.size
+    if magic != _MAGIC or table < 0 or start + length > table:
+        raise _broken("it does not end as a region does")
+    spans = list(_SPAN.iter_unpack(os.pread(fd, end - table, table)))
+    if any(offset + span > table for offset, span in spans):
+        raise _broken("a buffer lies outside of it")
+    return start, length, largest, spans
+
+
+def _broken(what: str) -> OSError:
+    return OSError(errno.EBADMSG, f"a memory region of gopool's is damaged: {what}")
+
+
+def _map_buffers(fd: int, size: int, spans: list[tuple[int, int]]) -> list[Any]:
+    """The buffers in a region: views of one mapping, or copies."""
+    start = min(offset for offset, _ in spans) // mmap.PAGESIZE * mmap.PAGESIZE
+    # The region stays as a whole while one of them is used, so it must be worth it.
+    worth = 2 * sum(span for _, span in spans) >= size
+    views = None
+    if worth:
+        within = [(offset - start, span) for offset, span in spans]
+        views = mapping.private(fd, start, size - start, within)
+    return [_copy(fd, offset, span) for offset, span in spans] if views is None else views
+
+
+def _copy(fd: int, offset: int, size: int) -> bytearray:
+    data = bytearray(size)
+    _read_into(fd, memoryview(data), offset)
+    return data
+
+
+class _Stream:
+    """The pickle in a region as a file: large bytes objects are read to where they will stay."""
+
+    def __init__(self, fd: int, start: int, length: int) -> None:
+        self._fd = fd
+        self._position = start
+        self._end = start + length
+
+    def read(self, size: int) -> bytes:
+        data = os.pread(self._fd, min(size, self._end - self._position), self._position)
+        self._position += len(data)
+        if len(data) < size and data:  # a call reads 2 GiB at most
+            return data + self.read(size - len(data))
+        return data
+
+    def readline(self) -> bytes:
+        line = os.pread(self._fd, self._end - self._position, self._position)
+        line = line[: line.find(b"\n") + 1] or line
+        self._position += len(line)
+        return line
+
+    def readinto(self, view: Any) -> int:
+        with memoryview(view).cast("B") as memory:
+            size = min(len(memory), self._end - self._position)
+            if size >= mapping.LEAST_HUGE:
+                mapping.advise_huge(memory)
+            _read_into(self._fd, memory[:size], self._position)
+        self._position += size
+        return size
