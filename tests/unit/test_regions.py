@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gopool._worker import mapping, regions, warm
+from gopool._worker import bulk, mapping, regions, warm
 from gopool._worker.pickling import Dumper
 from gopool._worker.regions import LEAST_BUFFER
 
@@ -333,20 +333,52 @@ def test_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """No memory: what is kept is given up first, then it is the system's error; nothing leaks."""
     receive(*send(Frozen(bytearray(LARGE))))
     before = len(os.listdir("/proc/self/fd")) - 1
-    write, calls = regions._write_all, []
+    write, calls = bulk.write_all, []
 
     def full(fd: int, views: Any) -> None:
         calls.append(fd)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(regions, "_write_all", full)
+    monkeypatch.setattr(bulk, "write_all", full)
     with pytest.raises(OSError, match="No space left"):
         send(Frozen(bytearray(2 * LARGE)))
     assert len(calls) == 2
     assert not kept()
     assert len(os.listdir("/proc/self/fd")) == before
-    monkeypatch.setattr(regions, "_write_all", write)
+    monkeypatch.setattr(bulk, "write_all", write)
     assert receive(*send(Frozen(bytearray(LARGE)))).data[0] == 0
+
+
+@pytest.mark.parametrize("threads", [True, False], ids=["two threads", "no thread to be had"])
+def test_copying_by_two(monkeypatch: pytest.MonkeyPatch, threads: bool) -> None:
+    """Very large objects are written and read by two threads, and arrive whole."""
+    monkeypatch.setattr(bulk, "LEAST_FOR_TWO", 5 << 20)
+    calls = []
+    start = bulk._thread.start_new_thread
+
+    def start_or_refuse(function: Any, args: Any) -> Any:
+        calls.append(function)
+        if not threads:
+            raise RuntimeError("can't start new thread")
+        return start(function, args)
+
+    monkeypatch.setattr(bulk._thread, "start_new_thread", start_or_refuse)
+    obj = [b"small", os.urandom(6 << 20) + b"end", "between", bytearray(os.urandom(9 << 20))]
+    result = receive(*send((obj, Frozen(bytearray(obj[3])))))
+    assert result[0] == obj
+    assert result[1].data == obj[3]
+    assert len(calls) >= 4
+
+
+def test_copying_by_two_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of either thread is raised, after both have ended."""
+    monkeypatch.setattr(bulk, "LEAST_FOR_TWO", 5 << 20)
+    fd = os.memfd_create("test")
+    with pytest.raises(OSError, match="Bad file"):
+        bulk.write_all(-1, [memoryview(bytes(6 << 20))])
+    os.pwrite(fd, bytes(5 << 20), 0)
+    assert not bulk.read_into(fd, memoryview(bytearray(6 << 20)), 0)
+    os.close(fd)
 
 
 def test_threads_never_share_a_region() -> None:

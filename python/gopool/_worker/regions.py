@@ -18,7 +18,7 @@ import os
 import pickle
 import struct
 
-from gopool._worker import mapping, warm
+from gopool._worker import bulk, mapping, warm
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ _ALIGNMENT = 64  # bytes: a cache line, and what every vector instruction wants
 # as it is, number of buffers.
 _FOOTER = struct.Struct("<QQQQQ")
 _SPAN = struct.Struct("<QQ")  # offset and bytes of a buffer
-_MAX_VIEWS = 1024  # that one pwritev takes (IOV_MAX)
 
 
 class Buffers(tuple):  # type: ignore[type-arg]  # of pickle.PickleBuffer
@@ -58,11 +57,11 @@ def write(pieces: list[Any]) -> tuple[int, int]:
     region = warm.take(size)
     try:
         try:
-            _write_all(region.fd, views)
+            bulk.write_all(region.fd, views)
         except OSError:
             if not warm.drop():  # what is kept may be what is missing
                 raise
-            _write_all(region.fd, views)
+            bulk.write_all(region.fd, views)
     except BaseException:
         warm.discard(region)
         raise
@@ -185,29 +184,9 @@ def _pad(views: list[memoryview], position: int) -> int:
     return position + missing
 
 
-def _write_all(fd: int, views: list[memoryview]) -> None:
-    """Write from the beginning of the file; a call writes 2 GiB at most."""
-    position = first = skip = 0
-    while first < len(views):
-        written = os.pwritev(
-            fd, [views[first][skip:], *views[first + 1 : first + _MAX_VIEWS]], position
-        )
-        position += written
-        written += skip
-        while first < len(views) and written >= len(views[first]):
-            written -= len(views[first])
-            first += 1
-        skip = written
-
-
 def _read_into(fd: int, view: memoryview, position: int) -> None:
-    """Fill a memory from the file; a call reads 2 GiB at most."""
-    done = 0
-    while done < len(view):
-        count = os.preadv(fd, [view[done:]], position + done)
-        if count == 0:
-            raise _broken("it is shorter than it says")
-        done += count
+    if not bulk.read_into(fd, view, position):
+        raise _broken("it is shorter than it says")
 
 
 def _footer(fd: int, size: int) -> tuple[int, int, int, list[tuple[int, int]]]:
