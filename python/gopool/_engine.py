@@ -223,9 +223,13 @@ class Engine:
             if self._closing:
                 self._close_if_done()
 
-    def submit_all(self, tasks: Iterable[Task], count: int) -> None:
-        """Submit so many tasks of a job in order, all at once as far as the budget allows."""
-        remaining = iter(tasks)
+    def submit_all(self, tasks: Iterable[Task], count: int, listed: int = 0) -> None:
+        """Submit so many tasks of a job in order, all at once as far as the budget allows.
+
+        Args:
+            listed: the job, where all objects in its tasks exist already; 0 else.
+        """
+        remaining = self._submitter.sharing(listed, tasks) if listed and count > 1 else iter(tasks)
         self._submitting.append(None)
         try:
             for done, task in enumerate(remaining):

@@ -14,11 +14,12 @@ import copyreg
 import mmap
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import reduction
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from gopool import _core, _fork
+from gopool._sharing import Sharing
 from gopool._worker import regions, warm
 from gopool._worker.channel import MAX_INLINE
 from gopool._worker.pickling import Dumper, dumps
@@ -150,6 +151,17 @@ class Submitter:
         self._submit: Callable[..., int] = native.Submit
         # Descriptors of unsettled tasks' regions: the outcome says when to close one.
         self.regions: set[int] = set()
+        # By job, of calls whose input was listed first.
+        self._sharings: dict[int, Sharing] = {}
+
+    def sharing(self, job: int, tasks: Iterable[Any]) -> Iterator[Any]:
+        """The tasks of a job, submitted as they are drawn: each of their buffers is sent once."""
+        self._sharings[job] = sharing = Sharing()
+        try:
+            yield from tasks
+        finally:
+            del self._sharings[job]
+            sharing.close()
 
     def submit(
         self, job: int, index: int, mode: int, function: Any, arguments: Any, options: int = 0
@@ -189,7 +201,8 @@ class Submitter:
     def _submit_region(
         self, chunks: list[Any], job: int, index: int, mode: int, fn: int, options: int
     ) -> int:
-        fd, size = regions.write(chunks)
+        sharing = self._sharings.get(job)
+        fd, size = regions.write(chunks) if sharing is None else sharing.write(chunks)
         # From here on whoever takes it out of the set closes it: this method, where Go refuses
         # it, the collector with the outcome, or terminate().
         self.regions.add(fd)

@@ -14,6 +14,7 @@ import multiprocessing
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from multiprocessing import reduction
 from typing import Any
@@ -24,7 +25,7 @@ import pytest
 
 import functions as f
 import gopool
-from gopool._worker import mapping, regions, warm
+from gopool._worker import bulk, mapping, regions, warm
 
 TIMEOUT = 60  # seconds for any one result
 N = 2 * regions.LEAST_BUFFER  # bytes or more in everything that is large here
@@ -264,6 +265,114 @@ def test_generator_that_refills_one_buffer(pools: Any) -> None:
     assert got == list(range(20))
     got = sorted(int(item[0]) for item in pools[1].imap_unordered(f.identity, refilled(20)))
     assert got == list(range(20))
+
+
+class Refilled:
+    """A sequence that makes each item in one buffer when it is asked for."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._values = np.zeros(N)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Any]:
+        for number in range(self._count):
+            self._values[:] = number
+            yield self._values
+
+
+def test_sequence_that_refills_one_buffer(pools: Any) -> None:
+    """map() takes the items of such a sequence as the standard library does, one by one."""
+    assert [int(item[0]) for item in pools[1].map(f.identity, Refilled(6), 1)] == list(range(6))
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes that this process writes into regions, one entry for each time."""
+    sizes: list[int] = []
+    write = bulk.write_all
+
+    def counted(fd: int, views: Any, position: int = 0) -> None:
+        sizes.append(sum(map(len, views)))
+        write(fd, views, position)
+
+    monkeypatch.setattr(bulk, "write_all", counted)
+    return sizes
+
+
+def head_and_add(values: Any, number: int) -> int:
+    """Writes to its argument, which nobody else must see."""
+    values[0] += 1
+    return int(values[0]) * 100 + int(values[-1]) + number
+
+
+@pytest.mark.parametrize("chunksize", [1, 2, None])
+def test_map_sends_a_buffer_once(pools: Any, written: list[int], chunksize: int | None) -> None:
+    """One array in many tasks of a map or starmap call is written once; each task has it to
+    itself, and the next call, after a change, sees the change.
+    """
+    values = np.zeros(N)
+    for number in (0, 7):
+        written.clear()
+        values[-1] = number
+        items = [(values, i) for i in range(12)]
+        got = pools[1].starmap(head_and_add, items, chunksize)
+        assert got == pools[0].starmap(head_and_add, items, chunksize)
+        assert values.nbytes <= sum(written) < 2 * values.nbytes
+    written.clear()
+    assert pools[1].map(len, [values] * 5, chunksize) == [N] * 5
+    assert sum(written) < 2 * values.nbytes
+
+
+def test_map_of_different_and_equal_buffers(pools: Any, written: list[int]) -> None:
+    """Tasks whose buffers differ, are partly the same, or are views of one array."""
+    one, two = np.full(N, 1), np.full(N, 2)
+    items = [[one], [one, two], [two], [one[::2], one], [one[: N // 2]], [one[: N // 2]]]
+    items += [[np.full(N, number)] for number in range(3)] + [[two, two]]
+    got = pools[1].map(f.identity, items, 1)
+    for result, item in zip(got, items, strict=True):
+        assert all((a == b).all() for a, b in zip(result, item, strict=True))
+    assert got[-1][0] is got[-1][1]
+
+
+@pytest.mark.parametrize("name", ["imap", "imap_unordered", "apply_async"])
+def test_others_send_each_time(pools: Any, written: list[int], name: str) -> None:
+    """imap and apply never take a buffer for the one that they sent before."""
+    values = np.zeros(N)
+    if name == "apply_async":
+        results = [pools[1].apply_async(len, (values,)) for _ in range(4)]
+        assert [result.get(TIMEOUT) for result in results] == [N] * 4
+    else:
+        assert list(getattr(pools[1], name)(len, [values] * 4)) == [N] * 4
+    assert sum(written) >= 4 * values.nbytes
+
+
+def test_map_beyond_the_budget(pools: Any, written: list[int]) -> None:
+    """So does a call whose tasks wait in the backlog, and nothing is left of it afterwards."""
+    values = np.zeros(20_000_000, np.uint8)
+    result = pools[1].map_async(len, [values] * 12, 1)
+    assert result.get(TIMEOUT) == [len(values)] * 12
+    assert sum(written) < 2 * values.nbytes
+    assert not pools[1]._engine._submitter._sharings
+
+
+def stay(values: Any) -> None:
+    """Never returns."""
+    threading.Event().wait()
+
+
+def test_map_that_is_terminated() -> None:
+    """A call whose tasks are dropped leaves no region."""
+    with gopool.get_context("fork").Pool(1) as pool:
+        values = np.zeros(40_000_000, np.uint8)
+        pool.map_async(stay, [values] * 12, 1)
+        submitter = pool._engine._submitter
+    pool.join()
+    gc.collect()
+    assert not submitter._sharings
+    assert not warm._kept
 
 
 def test_results_are_the_callers_own(pools: Any) -> None:

@@ -18,9 +18,8 @@ _HUGE_PAGE = 2 << 20  # bytes; halves meet between two of them
 _MAX_VIEWS = 1024  # that one pwritev takes (IOV_MAX)
 
 
-def write_all(fd: int, views: list[memoryview]) -> None:
-    """Write one after the other, from the beginning of the file on."""
-    position = 0
+def write_all(fd: int, views: list[memoryview], position: int = 0) -> None:
+    """Write one after the other, from a position of the file on."""
     small: list[memoryview] = []
     for view in views:
         if len(view) < LEAST_FOR_TWO:

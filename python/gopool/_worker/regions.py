@@ -53,20 +53,80 @@ def write(pieces: list[Any]) -> tuple[int, int]:
     Raises:
         OSError: no descriptor or memory is left.
     """
-    views, size = _layout(pieces)
-    region = warm.take(size)
+    layout = Layout(pieces)
+    region = write_new(layout)
+    return warm.lend(region), layout.end
+
+
+def write_new(layout: Layout) -> warm.Region:
+    """Write into a region that nobody else sees; the caller lends or discards it."""
+    region = warm.take(layout.end)
     try:
         try:
-            bulk.write_all(region.fd, views)
+            bulk.write_all(region.fd, layout.views)
         except OSError:
             if not warm.drop():  # what is kept may be what is missing
                 raise
-            bulk.write_all(region.fd, views)
+            bulk.write_all(region.fd, layout.views)
     except BaseException:
         warm.discard(region)
         raise
-    region.capacity = max(region.capacity, size)
-    return warm.lend(region), size
+    region.capacity = max(region.capacity, layout.end)
+    return region
+
+
+def append(region: warm.Region, layout: Layout) -> None:
+    """Write behind what a region holds, which others may read meanwhile."""
+    bulk.write_all(region.fd, layout.views, layout.start)
+    region.capacity = max(region.capacity, layout.end)
+
+
+class Layout:
+    """Where a pickle and its buffers lie in a region.
+
+    Attributes:
+        views: what is to be written, one after the other.
+        start, end: where that begins and ends, in bytes.
+        offsets: of each buffer.
+    """
+
+    __slots__ = ("end", "offsets", "start", "views")
+
+    def __init__(
+        self, pieces: list[Any], start: int = 0, known: dict[int, int] | None = None
+    ) -> None:
+        """
+        Args:
+            start: a multiple of 64.
+            known: offsets of buffers that lie in the region already, by their place in the list.
+        """
+        buffers: Any = ()
+        if type(pieces[-1]) is Buffers:
+            *pieces, buffers = pieces
+        self.start = start
+        self.views = [_view(piece) for piece in pieces]
+        length = sum(map(len, self.views))
+        largest = _largest_bytes(self.views)
+        self.end = start + length
+        self.offsets: list[int] = []
+        spans = []
+        for place, buffer in enumerate(buffers):
+            view = buffer.raw()
+            offset = self._add(view) if known is None or place not in known else known[place]
+            self.offsets.append(offset)
+            spans.append(_SPAN.pack(offset, len(view)))
+        footer = _FOOTER.pack(_MAGIC, start, length, largest, len(spans))
+        self._add(memoryview(b"".join(spans) + footer))
+
+    def _add(self, view: memoryview) -> int:
+        """Returns the view's offset."""
+        missing = -self.end % _ALIGNMENT
+        if missing:
+            self.views.append(memoryview(bytes(missing)))
+        self.views.append(view)
+        offset = self.end + missing
+        self.end = offset + len(view)
+        return offset
 
 
 class Received:
@@ -129,26 +189,6 @@ def read(fd: int, size: int) -> bytes:
         os.close(fd)
 
 
-def _layout(pieces: list[Any]) -> tuple[list[memoryview], int]:
-    """What is to be written, one after the other, and how many bytes it is."""
-    buffers: Any = ()
-    if type(pieces[-1]) is Buffers:
-        *pieces, buffers = pieces
-    views = [_view(piece) for piece in pieces]
-    length = position = sum(map(len, views))
-    largest = _largest_bytes(views)
-    spans = []
-    for buffer in buffers:
-        position = _pad(views, position)
-        views.append(buffer.raw())
-        spans.append(_SPAN.pack(position, len(views[-1])))
-        position += len(views[-1])
-    position = _pad(views, position)
-    end = b"".join(spans) + _FOOTER.pack(_MAGIC, 0, length, largest, len(spans))
-    views.append(memoryview(end))
-    return views, position + len(end)
-
-
 def _largest_bytes(views: list[memoryview]) -> int:
     """Bytes of the largest bytes or bytearray object that is a piece of its own; 0: there is none.
 
@@ -174,14 +214,6 @@ def _view(piece: Any) -> memoryview:
     if type(piece) is pickle.PickleBuffer:  # in the pickle, whatever its shape
         return piece.raw()
     return memoryview(piece).cast("B")
-
-
-def _pad(views: list[memoryview], position: int) -> int:
-    """Fill up to the next aligned position, and return that."""
-    missing = -position % _ALIGNMENT
-    if missing:
-        views.append(memoryview(bytes(missing)))
-    return position + missing
 
 
 def _read_into(fd: int, view: memoryview, position: int) -> None:

@@ -95,7 +95,7 @@ def take(size: int) -> Region:
         if region.fits(size) and _claim(region):
             if region.is_free():
                 return region
-            _keep(region)
+            keep(region)
     return Region(_with_retry(lambda: make(_create)))
 
 
@@ -106,11 +106,20 @@ def lend(region: Region) -> int:
     through them are gone.
     """
     try:
-        fd = make(lambda: _lend(region.fd))
+        fd = lend_and_hold(region)
     except OSError:
         return region.fd  # it goes with its receiver
-    _keep(region)
+    keep(region)
     return fd
+
+
+def lend_and_hold(region: Region) -> int:
+    """The same, but the caller goes on using the region, and hands it to `keep` in the end.
+
+    Raises:
+        OSError: no descriptor is left, or there is no /proc.
+    """
+    return make(lambda: _lend(region.fd))
 
 
 def discard(region: Region) -> None:
@@ -162,7 +171,8 @@ def _claim(region: Region) -> bool:
     return True
 
 
-def _keep(region: Region) -> None:
+def keep(region: Region) -> None:
+    """Have a region taken again once nobody else sees it, as far as there is room for it."""
     if region.is_missed() or region.capacity > BUDGET:
         close(region.fd)
         return
