@@ -25,7 +25,8 @@ func PoolLimits(
 	}
 	wires.Pool.SetLimits(gopool.Limits{Size: size, MemoryHard: uint64(memoryHard),
 		MemorySoft: uint64(memorySoft), MaxAge: milliseconds(maxAge),
-		IdleTimeout: milliseconds(idle), StartTimeout: milliseconds(start), Grace: milliseconds(grace), Tree: tree != 0})
+		IdleTimeout: milliseconds(idle), StartTimeout: milliseconds(start),
+		Grace: milliseconds(grace), Tree: tree != 0})
 	wires.Outcomes.SetMaxRegions(regions)
 	return 0
 }

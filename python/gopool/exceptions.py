@@ -118,16 +118,13 @@ class WorkerStartError(BrokenPoolError):
     def __str__(self) -> str:
         if self.pid == 0:
             return f"no worker can be started: {self.reason}"
-        if self.reason:
-            return (
-                f"worker {self.pid} {describe_exit(self.exitcode)} before its first message, as "
-                f"those before it: {self.reason}"
-            )
-        killed = self.exitcode is not None and self.exitcode < 0
         text = (
             f"worker {self.pid} {describe_exit(self.exitcode)} before its first message, as those "
             "before it"
         )
+        if self.reason:
+            return f"{text}: {self.reason}"
+        killed = self.exitcode is not None and self.exitcode < 0
         return text + (
             ". Likely causes: the system is short of memory, somebody kills the workers, or a "
             "library that they import crashes"
