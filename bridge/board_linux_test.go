@@ -115,7 +115,7 @@ func TestAttachRefused(t *testing.T) {
 		reason string
 	}{
 		{"gone", func(e *bridge.Endpoints) { e.PIDFD = -1 }, ""},
-		{"no socket", func(e *bridge.Endpoints) { e.Socket = -1 }, "worker's socket"},
+		{"no socket", func(e *bridge.Endpoints) { e.Socket = -1 }, "bad file descriptor"},
 		{"no process", func(e *bridge.Endpoints) { e.PIDFD = 1 << 20 }, "worker's process"},
 		{"no peer", func(e *bridge.Endpoints) { e.PIDFD, e.Peer = -1, -1 }, ""},
 	}

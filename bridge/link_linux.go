@@ -50,7 +50,7 @@ type inbox struct{ buf, oob []byte }
 
 func newInbox() *inbox { return &inbox{make([]byte, MaxFrame), make([]byte, oobSize)} }
 
-// takeBackInboxes are for TakeBack, which runs on any thread.
+// takeBackInboxes are for TakeBack and hearEarly, which run on any thread.
 var takeBackInboxes = sync.Pool{New: func() any { return newInbox() }}
 
 // framesPerTurn bounds what one worker's readiness may read before others get their turn
@@ -65,11 +65,26 @@ func (b *Board) Attach(w *PoolWires, pid int, ends Endpoints) gopool.WorkerID {
 	l.id = w.Pool.AddWorker(pid, l)
 	if ends.PIDFD < 0 {
 		_ = w.Pool.Exited(l.id)
-	} else if err := l.listen(b.Poller); err != nil {
+		return l.id
+	}
+	l.hearEarly()
+	if err := l.listen(b.Poller); err != nil {
 		_ = w.Pool.Fail(l.id, err.Error())
 		_ = w.Pool.Exited(l.id)
 	}
 	return l.id
+}
+
+// hearEarly reads the worker's Hello and Ready where they are there before anybody listens. Most
+// workers have booted by then: the first task finds them ready, and the poller need not wake up.
+func (l *WorkerLink) hearEarly() {
+	pollers := l.inbox
+	l.inbox = takeBackInboxes.Get().(*inbox)
+	if l.readOne() {
+		l.readOne()
+	}
+	takeBackInboxes.Put(l.inbox)
+	l.inbox = pollers
 }
 
 func (l *WorkerLink) listen(p *Poller) (err error) {
@@ -78,6 +93,9 @@ func (l *WorkerLink) listen(p *Poller) (err error) {
 	defer l.listening.Unlock()
 	if l.socket, err = p.Add(l.ends.Socket, l.readable); err != nil {
 		return fmt.Errorf("watching a worker's socket: %w", err)
+	}
+	if l.broken {
+		l.socket.Remove()
 	}
 	if l.process, err = p.Add(l.ends.PIDFD, l.exited); err != nil {
 		l.socket.Remove()
@@ -200,7 +218,9 @@ func (l *WorkerLink) readOne() bool {
 	}
 	if err != nil {
 		l.broken = true
-		l.socket.Remove()
+		if l.socket != nil { // else nobody listens yet: see hearEarly
+			l.socket.Remove()
+		}
 		_ = l.pool.Fail(l.id, err.Error())
 		return false
 	}

@@ -3,6 +3,7 @@
 package bridge_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -160,11 +161,11 @@ func TestFailedStarts(t *testing.T) {
 		{"initializer fails", 1, "the traceback"},
 	}
 	for _, tt := range tests {
-		t.Run(tt.script, func(t *testing.T) {
+		fails := func(t *testing.T, start func(*rig) *worker) {
 			r := newRig(t)
 			index := r.submit("a")
 			for i := range 3 {
-				w := r.start(tt.script)
+				w := start(r)
 				verdict := w.reap(tt.code)
 				require.Equal(t, i < 2, verdict.Replace)
 				require.Equal(t, i < 2, verdict.After > 0, "a pause grows between failed starts")
@@ -175,6 +176,38 @@ func TestFailedStarts(t *testing.T) {
 			_, _, _, text := got.failure(t)
 			assert.Contains(t, text, tt.reason)
 			r.finish()
+		}
+		t.Run(tt.script, func(t *testing.T) {
+			fails(t, func(r *rig) *worker { return r.start(tt.script) })
+		})
+		t.Run(tt.script+", before it is listened to", func(t *testing.T) {
+			fails(t, func(r *rig) *worker { return r.startLate(tt.script) })
+		})
+	}
+}
+
+// TestReadyBeforeAttached expects a worker that has booted before anybody listens to be given a task
+// within Attach, or within Submit where that comes later: the poller has no part in it.
+func TestReadyBeforeAttached(t *testing.T) {
+	for _, waits := range []bool{true, false} {
+		t.Run(fmt.Sprintf("task waits %t", waits), func(t *testing.T) {
+			r := newRig(t)
+			w := r.launch("exit idle")
+			w.hears("idle")
+			free := r.occupyPoller()
+			if waits {
+				r.submit("a")
+			}
+			w.id = r.board.Attach(r.wires, w.cmd.Process.Pid, w.ends)
+			if !waits {
+				r.submit("a")
+			}
+			assert.Zero(t, r.wires.Pool.Queued())
+			free()
+			w.release()
+			assert.True(t, w.reap(6).Replace)
+			r.wires.Pool.Terminate()
+			assert.Equal(t, -1, r.ended())
 		})
 	}
 }

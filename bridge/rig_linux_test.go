@@ -76,6 +76,36 @@ func (r *rig) start(script string) *worker {
 	return w
 }
 
+// startLate attaches a worker once it has said something or is gone.
+func (r *rig) startLate(script string) *worker {
+	r.t.Helper()
+	w := r.launch(script)
+	fds := []unix.PollFd{{Fd: int32(w.ends.Socket), Events: unix.POLLIN},
+		{Fd: int32(w.ends.PIDFD), Events: unix.POLLIN}}
+	_, err := unix.Poll(fds, -1)
+	require.NoError(r.t, err)
+	w.id = r.board.Attach(r.wires, w.cmd.Process.Pid, w.ends)
+	return w
+}
+
+// occupyPoller keeps the poller's goroutine in a handler until the result is called.
+func (r *rig) occupyPoller() (free func()) {
+	r.t.Helper()
+	entered, leave := make(chan struct{}), make(chan struct{})
+	fd := newEventFD(r.t)
+	var watch *bridge.Watch
+	watch, err := r.board.Poller.Add(fd, func() {
+		close(entered)
+		<-leave
+		watch.Remove()
+	})
+	require.NoError(r.t, err)
+	_, err = unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	require.NoError(r.t, err)
+	<-entered
+	return func() { close(leave) }
+}
+
 // launch starts a worker's process.
 func (r *rig) launch(script string) *worker {
 	r.t.Helper()

@@ -63,7 +63,7 @@ class Collector:
         self._cache = cache
         self._close_region = close_region
         self._after_batch = after_batch
-        self.exits: Callable[[], object] = lambda: None  # called where workers may have ended
+        self.exits: Callable[[], object] = _nothing  # called where workers may have ended
         # Called with each error about a worker, to complete it.
         self.complete: Callable[[Any], object] = lambda error: None
         # A late error must not go to another's descriptor; a signal handler may submit too.
@@ -74,7 +74,7 @@ class Collector:
         self.terminated: BaseException | None = None  # what unfinished jobs end with
         self._local: deque[tuple[int, int, Any]] = deque()
         self._cancelled: deque[Any] = deque()  # jobs that nobody else will settle
-        self.on_event: Callable[[bytes], None] = lambda payload: None
+        self.on_event: Callable[[bytes], None] = _nothing
 
     def settle_locally(self, job: int, index: int, error: BaseException) -> bool:
         """Have the collector fail a task that never reached Go. Any thread may call.
@@ -123,8 +123,11 @@ class Collector:
         self._settle_local()
 
     def release(self) -> None:
-        """Let go of the ring's memory, after run() returned or where it never ran."""
+        """Let go of the ring's memory, after run() returned or where it never ran, and of whom
+        to tell: who keeps a pool's thread must not keep the pool.
+        """
         self._ended = True
+        self.exits = self._after_batch = self.on_event = _nothing
 
     def _settle_local(self) -> None:
         while self._local:
@@ -178,6 +181,10 @@ class Collector:
             self.delivering = None
         if self.terminated is not None and self._cache.pop(job, None) is not None:
             _jobs.fail(waiting, self.terminated)
+
+
+def _nothing(*arguments: object) -> None:
+    pass
 
 
 def _outcome(status: int, payload: memoryview, region: int, region_size: int) -> tuple[bool, Any]:

@@ -9,9 +9,9 @@ starts another where Go wants one.
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import os
-import socket
 import sys
 import threading
 import time
@@ -175,7 +175,8 @@ class Crew:
     def _prepare(self, pool: Any) -> Member:
         """A worker that is not started, and its socket pair."""
         with _fork.unforked():
-            ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            # The C function: only the numbers are wanted, and socket's objects cost 20 us each.
+            ends = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
             parent_end, worker_end = (_fork.own(end.detach()) for end in ends)
             dump = _lastwords.new_dump()
         capture = None
@@ -318,27 +319,36 @@ def _still_there(pid: int) -> bool:
         return False
 
 
-class Maintenance(threading.Thread):
-    """The thread behind a pool's `_worker_handler`: reaps and replaces workers.
+class Maintenance:
+    """What stands behind a pool's `_worker_handler`: reaps and replaces workers, in a thread.
 
     `_state` is written by programs that kill a pool by hand: once it is not RUN, nothing is
     replaced. Ends when the last worker of a closed pool was reaped. Not the thread that runs
-    callbacks, since a slow callback would keep the pool from refilling.
+    callbacks, since a slow callback would keep the pool from refilling. No Thread object is made
+    before there is work: each forked child tidies up every one that there is.
     """
 
+    name = "gopool-maintenance"
+    daemon = True
+
     def __init__(self, crew: Crew, native: Any, handle: int, event_fd: int) -> None:
-        super().__init__(name="gopool-maintenance", daemon=True)
         self._crew = crew
         self._native = native
-        self._pool = handle  # Thread has a _handle of its own from Python 3.13 on
+        self._handle = handle
         self._event_fd = event_fd
         self._due: float | None = None  # when the next replacement is to be started
-        self._inline = False  # run() was called in the thread that joins
+        self._inline = False  # _run() was called in the thread that joins
         self._kill_at: float | None = None  # when the workers' time to end is over
         self._starting = threading.RLock()  # a signal handler may terminate the pool as well
         self._state = stdlib.RUN
-        self.ended: Callable[[], None] = lambda: None
+        self.thread: threading.Thread | None = None
+        self.ended: Callable[[], None] = _nothing
         self.most: int | None = None  # workers to start at a time
+
+    @property
+    def ident(self) -> int | None:
+        """As Thread.ident: None before the thread runs."""
+        return None if self.thread is None else self.thread.ident
 
     def ensure_started(self) -> bool:
         """Start the thread if it is not: a pool needs it when its first worker has ended.
@@ -347,9 +357,11 @@ class Maintenance(threading.Thread):
             False where no thread can start: Python 3.12 allows none while it shuts down.
         """
         with self._starting:
-            if self.ident is None and not self._inline:
+            if self.thread is None:
+                self.thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+            if self.thread.ident is None and not self._inline:
                 try:
-                    self.start()
+                    self.thread.start()
                 except RuntimeError:
                     return False
         return True
@@ -357,17 +369,21 @@ class Maintenance(threading.Thread):
     def join(self, timeout: float | None = None) -> None:
         """Wait for the thread; where none can start, do its work here."""
         if self.ensure_started():
-            if not self._inline:
-                super().join(timeout)
+            if not self._inline and self.thread is not None:
+                self.thread.join(timeout)
             return
         self._inline = True
-        self.run()
+        self._run()
 
     def is_alive(self) -> bool:
         """Also before its first work: then it is as good as waiting for it."""
-        return self.ident is None or super().is_alive()
+        return self.ident is None or (self.thread is not None and self.thread.is_alive())
 
-    def run(self) -> None:
+    def untie(self) -> None:
+        """Forget whom to tell of the end."""
+        self.ended = _nothing
+
+    def _run(self) -> None:
         try:
             self._loop()
         finally:
@@ -381,7 +397,7 @@ class Maintenance(threading.Thread):
 
     def _loop(self) -> None:
         while True:
-            worker = self._native.NextExited(self._pool)
+            worker = self._native.NextExited(self._handle)
             if worker > 0:
                 self._schedule(self._crew.reap(worker))
             elif worker == _SUMMONED:
@@ -397,7 +413,7 @@ class Maintenance(threading.Thread):
                 self._replace()
             if self._kill_at is not None and now >= self._kill_at:
                 self._kill_at = None
-                self._native.PoolKill(self._pool)
+                self._native.PoolKill(self._handle)
 
     def _wait(self) -> None:
         """Sleep until there is news, or until something is due."""
@@ -419,4 +435,8 @@ class Maintenance(threading.Thread):
             self._crew.refill(self.most)
         except Exception as error:
             self._crew.tell("restart", text=f"a worker can't be started: {error}")
-            self._schedule(self._native.WorkerNotStarted(self._pool))
+            self._schedule(self._native.WorkerNotStarted(self._handle))
+
+
+def _nothing() -> None:
+    pass

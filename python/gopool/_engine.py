@@ -14,6 +14,7 @@ job that is not settled holds its pool, so that its tasks still run.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import mmap
 import os
@@ -108,18 +109,22 @@ class Engine:
 
     def _start(self, maxtasks: int) -> None:
         """Fork before Go is loaded, which takes as long as the workers need to boot. Where it is
-        loaded already, open first: what is written after a fork is copied page by page.
+        loaded already, open first: what is written after a fork is copied page by page. But no
+        thread before the forks: each child would have to tidy it up.
         """
-        open_first = _core.loaded()
         try:
-            if open_first:
+            if _core.loaded():
                 self._open(maxtasks)
             self.crew.refill()
-            if not open_first:
+            if not self.handle:
                 self._open(maxtasks)
+            self._listen()
             self.crew.attach(self.native, self.handle)
         except BaseException:
             self.crew.abandon()
+            if self.handle:
+                with contextlib.suppress(RuntimeError):  # no thread can start: Go's part is closed
+                    self._listen()
             if self.handle:
                 self.terminate()
             raise
@@ -127,7 +132,7 @@ class Engine:
             self.maintenance.ensure_started()  # workers will end, whatever callbacks wait for
 
     def _open(self, maxtasks: int) -> None:
-        """Make Go's part of the pool, and the thread that listens to it."""
+        """Make Go's part of the pool and this side's; no thread runs yet."""
         self.native = native = _core.load()
         with _fork.unforked():
             self._wake_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
@@ -149,18 +154,32 @@ class Engine:
             _core.checked(native.PoolLimits(handle, self.workers, *limits))
             self._wire(native, handle)
             self.handle = handle
-            self.collector_thread.start()
         except BaseException:  # Ctrl-C included
-            thread = self.__dict__.get("collector_thread")
-            # Interrupted while it waited for a thread that does run, start() has not seen it.
-            if thread is None or not (self.handle and thread._started.wait(1)):
-                self.handle = 0
-                _core.checked(native.PoolRelease(handle))
-                _fork.close(self._wake_fd, self._event_fd)
+            self._close(handle)
             raise
 
+    def _listen(self) -> None:
+        """Start the collector, unless it runs; where it can't start, the pool is closed in Go."""
+        thread: Any = self.collector_thread
+        if thread.ident is not None:
+            return
+        try:
+            thread.start()
+        except BaseException:  # Ctrl-C included
+            # Interrupted while it waited for a thread that does run, start() has not seen it.
+            if not thread._started.wait(1):
+                self._close(self.handle)
+            raise
+
+    def _close(self, handle: int) -> None:
+        """Give Go's part back where no thread ever used it."""
+        self.handle = 0
+        _core.checked(self.native.PoolRelease(handle))
+        _fork.unmap(self._ring)
+        _fork.close(self._wake_fd, self._event_fd)
+
     def _wire(self, native: Any, handle: int) -> None:
-        """Make the parts of this side; no thread runs yet."""
+        """Make the parts of this side."""
         self._submitter = Submitter(native, handle, Functions(native, handle))
         self._room = Room(self._has_room)
         self._feed_room = Room(self._has_feed_room)
@@ -464,9 +483,11 @@ class Engine:
 
     def _join_threads(self) -> None:
         # The collector starts the maintenance thread at the latest when it ends itself.
-        for thread in (self.collector_thread, self.maintenance):
-            if thread is not threading.current_thread():
-                thread.join()
+        current = threading.current_thread()
+        if self.collector_thread is not current:
+            self.collector_thread.join()
+        if self.maintenance.thread is not current:
+            self.maintenance.join()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until the workers and this engine's threads are gone; False: the time is over."""
@@ -505,6 +526,10 @@ class Engine:
         _core.checked(self.native.PoolRelease(handle))
         _fork.unmap(self._ring)
         _fork.close(self._wake_fd, self._event_fd)
+        # What refers back here would keep this engine, and its threads' objects, until the next
+        # garbage collection; and each forked child tidies up every Thread object that there is.
+        for part in (self._room, self._feed_room, self.backlog, self.maintenance):
+            part.untie()
 
     # Faces.
 

@@ -41,7 +41,12 @@ class QueueFace:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._rlock = self._wlock = _FreeLock()
-        self._reader = self._writer = self
+
+    @property
+    def _reader(self) -> QueueFace:
+        return self  # no attribute: it would keep the engine until a garbage collection
+
+    _writer = _reader
 
     def put(self, entry: tuple[Any, ...] | None) -> None:
         """Submit one (job, index, function, args, kwds)."""

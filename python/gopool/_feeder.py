@@ -73,6 +73,14 @@ class Room:
             with self._changed:
                 self._changed.notify_all()
 
+    def untie(self) -> None:
+        """Forget whom to ask: the pool has ended, so there is room."""
+        self._has_room = _always
+
+
+def _always() -> bool:
+    return True
+
 
 class TaskFeeder(threading.Thread):
     """Submits tasks in the form of multiprocessing.pool's task queue, as there is room."""
@@ -202,6 +210,7 @@ class IMapFeeder(threading.Thread):
             self._job.on_finished = self._job.on_taken = None
             self._items = ()
             self._ended(self)
+            self._submit = self._fail = self._ended = _nothing  # they refer back here
 
     def _draw(self) -> None:
         index, limit = -1, self._await_room(0)
@@ -298,7 +307,7 @@ class Backlog:
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._stopped = False
-        self.ended: Callable[[], None] = lambda: None
+        self.ended: Callable[[], None] = _nothing
 
     def __bool__(self) -> bool:
         return bool(self._waiting) or self._thread is not None
@@ -335,6 +344,10 @@ class Backlog:
         """Whether there is a thread."""
         return self._thread is not None
 
+    def untie(self) -> None:
+        """Forget whom to give tasks and whom to tell of the end: the pool has ended."""
+        self._submit = self.ended = _nothing
+
     def _run(self) -> None:
         while True:
             with self._lock:
@@ -358,3 +371,7 @@ class Backlog:
                     return
                 self._count -= 1
             self._submit(task)
+
+
+def _nothing(*arguments: object) -> None:
+    pass

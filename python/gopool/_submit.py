@@ -13,6 +13,7 @@ from __future__ import annotations
 import copyreg
 import mmap
 import os
+import pickle
 import sys
 from collections.abc import Callable
 from multiprocessing import reduction
@@ -25,6 +26,8 @@ from gopool._worker.pickling import Dumper, dumps, fill_region, new_region
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
     from typing import Any
+
+_STDLIB_PICKLER = reduction.ForkingPickler  # unless the user put another in its place
 
 _STAGING_SIZE = 65_536  # bytes; holds MAX_INLINE
 _MAX_FREE = 16  # pairs kept for the next calls; more callers at a time make their own
@@ -111,7 +114,7 @@ class Functions:
             type(function)
         ):
             return 0, "", ""
-        definition = dumps(function)
+        definition = _by_reference(function)
         if len(definition) > self._MAX_DEFINITION:
             return 0, "", ""
         entry = self._known[function] = self._send(definition), module_name, name
@@ -123,6 +126,14 @@ class Functions:
         number = self._native.FunctionAdd(self._pool, desk.handle, len(definition))
         return_desk(self._native, desk)
         return _core.checked(number)
+
+
+def _by_reference(function: Any) -> bytes:
+    """Pickle what pickles by reference. ForkingPickler gives the same bytes, but making one touches
+    seventy pages, right after the forks of a pool whose first task this is.
+    """
+    ours = reduction.ForkingPickler is _STDLIB_PICKLER
+    return pickle.dumps(function) if ours else dumps(function)
 
 
 def _has_reducer(kind: type) -> bool:

@@ -9,6 +9,7 @@ import os
 import pickle
 import threading
 import weakref
+from collections.abc import Iterator
 from multiprocessing import pool as stdlib
 from typing import Any
 
@@ -231,6 +232,35 @@ def test_dropped_pool_and_result_still_run(tmp_path: Any, eventually: Any) -> No
     eventually(lambda: os.path.exists(done), "the task began")
     open(release, "w").close()
     eventually(lambda: gc.collect() >= 0 and not multiprocessing.active_children(), "gone")
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """What is garbage before the test is gone, and the collector finds nothing during it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("end", ["join", "terminate"])
+@pytest.mark.usefixtures("no_collection")
+def test_ended_pool_is_freed_at_once(end: str) -> None:
+    """No cycle keeps the engine and the threads of a pool that has ended: each later fork would
+    have to tidy them up, in the child.
+    """
+    pool = gopool.get_context("fork").Pool(1)
+    assert pool.apply_async(f.square, (3,), callback=str).get(60) == 9
+    assert list(pool.imap(f.square, range(3))) == [0, 1, 4]
+    parts = [pool, pool._engine, pool._worker_handler, pool._result_handler, pool._inqueue]
+    references = [weakref.ref(part) for part in parts]
+    if end == "join":
+        pool.close()
+    else:
+        pool.terminate()
+    pool.join()
+    del pool, parts
+    assert [reference() for reference in references] == [None] * 5
 
 
 def test_unclosed_pool_warns() -> None:

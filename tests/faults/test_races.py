@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import threading
@@ -13,6 +14,7 @@ import pytest
 
 import functions as f
 import gopool
+from gopool import _core
 
 
 def test_lost_worker_and_terminate_at_once() -> None:
@@ -197,6 +199,45 @@ def test_interrupt_while_a_pool_starts(monkeypatch: pytest.MonkeyPatch, when: st
     with pytest.raises(KeyboardInterrupt):
         gopool.get_context("fork").Pool(2)
     monkeypatch.undo()
+    assert gopool.active_children() == []
+
+
+@pytest.mark.parametrize("threads", ["can start", "can not start"])
+def test_fork_fails_where_go_is_loaded(monkeypatch: pytest.MonkeyPatch, threads: str) -> None:
+    """A pool that can't fork raises what fork said, and leaves nothing of it in Go."""
+    native = _core.load()
+    pools = native.PoolCount()
+    start = threading.Thread.start
+
+    def refuse_fork() -> int:
+        raise OSError(errno.EAGAIN, "no more processes")
+
+    def refuse_start(thread: threading.Thread) -> None:
+        if threads == "can not start" and thread.name.startswith("gopool-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(os, "fork", refuse_fork)
+    monkeypatch.setattr(threading.Thread, "start", refuse_start)
+    with pytest.raises(OSError, match="no more processes"):
+        gopool.get_context("fork").Pool(2)
+    monkeypatch.undo()
+    assert native.PoolCount() == pools
+
+
+def test_collector_can_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool whose thread can't start raises that, and ends the workers that it has forked."""
+    native = _core.load()
+    pools = native.PoolCount()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        gopool.get_context("fork").Pool(2)
+    monkeypatch.undo()
+    assert native.PoolCount() == pools
     assert gopool.active_children() == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gopool import _crew, _feeder
+from gopool import _feeder
 
 
 def _job() -> Any:
@@ -20,7 +20,6 @@ def _job() -> Any:
 
 
 MADE = {
-    "Maintenance": lambda: _crew.Maintenance(None, None, 1, 0),
     "IMapFeeder": lambda: _feeder.IMapFeeder(
         _job(), (), _feeder.Window(1), None, print, print, print
     ),

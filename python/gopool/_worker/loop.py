@@ -94,8 +94,8 @@ class Worker:
         An initializer's exception is told to the parent and raised on, as in the standard
         library, where it ends the process with a traceback.
         """
-        self._channel.send(message.pack_hello(os.getpid(), 0))
         if initializer is not None:
+            self._greet()
             if dump >= 0:
                 crash.arm(dump)
             try:
@@ -107,9 +107,23 @@ class Worker:
         if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
             _signal.signal(_signal.SIGINT, self._on_sigint)
         self._note = crash.note_of(dump) if dump >= 0 else crash.no_note()
+        if initializer is None:
+            self._greet()  # not before: the parent wakes up once for both messages
         self._channel.send(message.pack_ready())
         if initializer is None and dump >= 0:
             crash.arm(dump)  # while the first task is on its way; an initializer may have undone it
+        self._make_pickler()  # likewise
+
+    def _make_pickler(self) -> None:
+        """Make it before it is needed; where it can't be made, the first task will say so."""
+        try:
+            self._dumper.dump(None)
+        except Exception:
+            self._dumper = Dumper()
+        self._dumper.clear()
+
+    def _greet(self) -> None:
+        self._channel.send(message.pack_hello(os.getpid(), 0))
 
     def _tell_failure(self) -> None:
         import traceback

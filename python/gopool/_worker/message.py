@@ -31,6 +31,8 @@ _MAX_PID = 2**31 - 1
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 _unpackb = msgpack.unpackb
 
+_STOP_BODY = _pack((STOP,))
+
 # A region's size where the payload would be, or the payload itself.
 Payload = bytes | bytearray | memoryview | int
 Task = tuple[int, int, int, bytes | int, bytes | None]
@@ -94,6 +96,8 @@ def decode_task(body: bytes | memoryview, descriptor: bool) -> Task | None:
         fields = _unpackb(body, max_array_len=6, max_map_len=0, max_ext_len=0)
         kind, task, mode, function, payload, definition = fields
     except Exception:  # whatever it is, decode finds its name; a Stop arrives here too
+        if body == _STOP_BODY and not descriptor:
+            return None
         return _decode_slowly(body, descriptor)
     if (
         type(kind) is int
