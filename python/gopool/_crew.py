@@ -9,6 +9,7 @@ starts another where Go wants one.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed has signal only
 import _socket
 import contextlib
 import os
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import pool as stdlib
 from multiprocessing import util
 
@@ -127,21 +128,23 @@ class Crew:
             pool = self._pool()
             missing = 0 if pool is None else pool._processes - len(self._processes)
             missing = missing if most is None else min(missing, most)
+            held = missing > 0 and _can_hold_sigint(pool)
             # All are prepared before the first is forked: after a fork each page that is written
             # is copied, and once more after the next.
             prepared: list[Member] = []
             try:
                 for _ in range(missing):
-                    prepared.append(self._prepare(pool))
-                while prepared:
-                    member = prepared[0]
-                    member.start()
-                    del prepared[0]
-                    self._unattached.append(member)
-                    self._processes.append(member.process)
-                    if member.capture is not None:
-                        member.capture.begin()
-                    util.debug("added worker")
+                    prepared.append(self._prepare(pool, held))
+                with _sigint_held() if held else contextlib.nullcontext():
+                    while prepared:
+                        member = prepared[0]
+                        member.start()
+                        del prepared[0]
+                        self._unattached.append(member)
+                        self._processes.append(member.process)
+                        if member.capture is not None:
+                            member.capture.begin()
+                        util.debug("added worker")
             finally:
                 for member in prepared:
                     member.discard()
@@ -172,7 +175,7 @@ class Crew:
         with contextlib.suppress(ValueError):  # the user took it out of the pool's list
             self._processes.remove(member.process)
 
-    def _prepare(self, pool: Any) -> Member:
+    def _prepare(self, pool: Any, sigint_held: bool) -> Member:
         """A worker that is not started, and its socket pair."""
         with _fork.unforked():
             # The C function: only the numbers are wanted, and socket's objects cost 20 us each.
@@ -190,6 +193,7 @@ class Crew:
                     PassedFD(_lifeline.read_end()),
                     None if dump < 0 else PassedFD(dump),
                     None if capture is None else PassedFD(capture.writer),
+                    sigint_held,
                     *self._arguments,
                 ),
             )
@@ -265,6 +269,31 @@ class Crew:
     def staffed(self) -> bool:
         """Whether a worker is there that was not reaped."""
         return bool(self._members)
+
+
+def _can_hold_sigint(pool: Any) -> bool:
+    """Whether workers inherit this thread's signal mask, and the user does not block SIGINT."""
+    method = getattr(getattr(pool._ctx, "Process", None), "_start_method", None)
+    if method == "spawn":
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()  # it unblocks SIGINT in the thread that starts it
+    elif method != "fork":
+        return False
+    return _signal.SIGINT not in _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+
+
+@contextlib.contextmanager
+def _sigint_held() -> Iterator[None]:
+    """Block SIGINT in this thread, and in the processes that it starts until they unblock it.
+
+    Ctrl-C reaches a worker that boots too, before its own handler is there.
+    """
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT,))
+    try:
+        yield
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
 
 
 def _foreign_sentinel(process: Any) -> int | None:

@@ -55,7 +55,8 @@ class Child:
     @property
     def pid(self) -> int | None:
         """The number of the process that runs; None where none does."""
-        return self._process.pid if self.state == "running" else None
+        process = self._process  # read once: the supervisor's thread forgets it at its end
+        return None if process is None else process.pid
 
     def __repr__(self) -> str:
         return f"<Child {self.name!r} {self.state}, pid {self.pid}, {self.restarts} restarts>"

@@ -16,7 +16,7 @@ import unruly as u
 
 import functions as f
 import gopool
-from gopool import events
+from gopool import events, supervisor
 
 QUICK = {"backoff": (0.0, 0.0)}
 LONG = 60.0
@@ -81,6 +81,14 @@ def test_restart(context: Any, eventually: Callable[..., None]) -> None:
     assert kinds.count("start") == 3
     assert kinds.count("crash") == kinds.count("restart") == 1
     assert [event.name for event in seen if event.kind == "end"] == ["cron", "web"]
+
+
+def test_pid_at_the_moment_of_the_end() -> None:
+    """The thread that learns of an end forgets the process first, then changes the state."""
+    child = supervisor.Child(1, "web", "never", lambda: None)
+    child.state = "running"
+    assert child.pid is None
+    assert repr(child) == "<Child 'web' running, pid None, 0 restarts>"
 
 
 def test_backoff() -> None:

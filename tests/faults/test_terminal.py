@@ -40,6 +40,27 @@ if __name__ == "__main__":
             pool.join()
 """
 
+# Its workers get no further than the import of their main module, or the fork.
+BOOTING = """
+import os, sys, time
+import functions as f
+import gopool
+
+method, folder = sys.argv[1:]
+
+def boot():
+    f.touch_and_wait(f"{folder}/started-{os.getpid()}", f"{folder}/never")
+
+if __name__ == "__main__":
+    os.close(os.open(os.ttyname(0), os.O_RDWR))
+    if method == "fork":
+        os.register_at_fork(after_in_child=boot)
+    with gopool.get_context(method).Pool(%d) as pool:
+        pool.map(f.square, range(20), 1)
+else:
+    boot()
+"""
+
 
 def _session(leader: int) -> list[int]:
     """The processes of a session that run."""
@@ -81,12 +102,28 @@ def test_ctrl_c(
     tmp_path: Path, start_method: str, how: str, eventually: Any
 ) -> None:
     """One traceback, the program's; it ends by SIGINT, and no process of it is left."""
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT % (WORKERS, WORKERS))
+    begun = 1 if how == "idle" else WORKERS
+    text = SCRIPT % (WORKERS, WORKERS)
+    _interrupt(tmp_path, text, [start_method, how, str(tmp_path)], begun, eventually)
+
+
+# Not forkserver: its children inherit no signal mask from this process.
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_ctrl_c_while_workers_boot(tmp_path: Path, method: str, eventually: Any) -> None:
+    """A worker that does not yet run gopool's code shows no traceback either."""
+    _interrupt(tmp_path, BOOTING % WORKERS, [method, str(tmp_path)], WORKERS, eventually)
+
+
+def _interrupt(
+    folder: Path, text: str, arguments: list[str], begun: int, eventually: Any
+) -> None:
+    """Run a script in a terminal, type Ctrl-C once so many files are there, look at the end."""
+    script = folder / "script.py"
+    script.write_text(text)
     path = [os.path.dirname(os.path.abspath(f.__file__)), os.environ.get("PYTHONPATH", "")]
     master, terminal = os.openpty()
     program = subprocess.Popen(
-        [sys.executable, str(script), start_method, how, str(tmp_path)],
+        [sys.executable, str(script), *arguments],
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
@@ -97,8 +134,7 @@ def test_ctrl_c(
     screen = _Screen(master)
     screen.start()
     try:
-        begun = 1 if how == "idle" else WORKERS
-        eventually(lambda: len(list(tmp_path.glob("started-*"))) == begun, "busy", TIMEOUT)
+        eventually(lambda: len(list(folder.glob("started-*"))) == begun, "busy", TIMEOUT)
         os.write(master, b"\x03")
         assert program.wait(TIMEOUT) == -2
         eventually(lambda: not _session(program.pid), "all processes have ended", TIMEOUT)

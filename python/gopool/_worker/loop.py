@@ -37,6 +37,7 @@ def main(
     parent: PassedFD,
     dump: PassedFD | None,
     stderr: PassedFD | None,
+    sigint_held: bool,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
     maxtasks: int | None,
@@ -50,6 +51,7 @@ def main(
         parent: the read end of the parent's lifeline.
         dump: where a crash in native code leaves its traceback; None: nowhere.
         stderr: what becomes descriptor 2; None: that stays as it is.
+        sigint_held: whether the parent has blocked SIGINT for the time until here.
         initializer, initargs, maxtasks: as in multiprocessing.Pool.
         wrap_exception: whether the text of a task's traceback travels with its exception.
         worker_exit: called last, where the worker ends in order.
@@ -63,7 +65,11 @@ def main(
     ondemand.offer_pool_module()
     worker = _current = Worker(Channel(endpoint.fd), maxtasks, wrap_exception)
     try:
+        if initializer is not None and sigint_held:
+            _unblock_sigint()  # what it starts inherits the mask
         worker.initialize(initializer, initargs, -1 if dump is None else dump.fd)
+        if sigint_held:
+            _unblock_sigint()
         worker.serve()
         if worker_exit is not None:
             worker.say_goodbye(worker_exit)
@@ -202,6 +208,10 @@ class Worker:
         self._is_worker = False
         self._channel.close()
         crash.disown()
+
+
+def _unblock_sigint() -> None:
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT,))
 
 
 def _after_fork_in_child() -> None:
