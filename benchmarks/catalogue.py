@@ -7,5 +7,6 @@ from __future__ import annotations
 from benchmarks.rows import ROWS as ROWS
 import benchmarks.arrays
 import benchmarks.resources
+import benchmarks.mixes
 import benchmarks.workloads
 import benchmarks.sweeps  # noqa: F401

@@ -29,6 +29,12 @@ def invert(x: float) -> float:
     return 1 / x
 
 
+def mapper(chunk: tuple[Any, tuple[Any, ...]]) -> list[Any]:
+    """What multiprocessing.pool.mapstar does."""
+    function, items = chunk
+    return [function(item) for item in items]
+
+
 def failing_input() -> Iterator[int]:
     """An input of two items and an error."""
     yield 1

@@ -30,7 +30,7 @@ import msgpack
 
 from gopool import _collector, _core, _fork, _jobs, _options
 from gopool._crew import Crew, Maintenance
-from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder, Window
+from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder
 from gopool._submit import Functions, Submitter
 from gopool._worker.call import CALL, MAP, STARMAP
 from gopool.exceptions import ForkedChildError, GopoolError, PoolTerminatedError
@@ -39,7 +39,7 @@ TYPE_CHECKING = False  # typing is not imported at run time: it costs millisecon
 if TYPE_CHECKING:
     from typing import Any
 
-    from gopool._feeder import Task
+    from gopool._feeder import Task, Window
     from gopool._options import CallOptions
     from gopool._settings import Settings
 
@@ -327,25 +327,36 @@ class Engine:
         mode: int,
         function: Any,
         items: Iterable[Any],
-        options: int = 0,
-        buffersize: int | None = None,
+        options: int,
+        window: Window,
     ) -> IMapFeeder:
-        """Submit the tasks of an imap job from a thread of its own, as workers keep up.
+        """Submit the tasks of a job from a thread of its own, as workers keep up.
 
         Args:
             items: the arguments of each task, in the form that the mode wants.
-            buffersize: tasks submitted whose results nobody has taken, at most.
         """
 
-        def submit(index: int, item: Any) -> None:
-            self._submit_in_turn((number, index, mode, function, item, options), feeder.stopped)
+        number, cache = job._job, self.cache
+        send, regions = self._submitter.submit, self._submitter.regions
 
-        number = job._job
+        def submit(index: int, item: Any) -> None:
+            """_submit_in_turn() without its calls, where nothing stands in the way."""
+            if self._congested or self._generation != _fork.generation or number not in cache:
+                task = number, index, mode, function, item, options
+                self._submit_in_turn(task, feeder.stopped)
+                return
+            try:
+                load = send(number, index, mode, function, item, options)
+            except BaseException as error:
+                self._settle_error(number, index, error)
+                return
+            if load > BUDGET or len(regions) >= self._max_regions:
+                self._congested = True
+
         feeder = IMapFeeder(
             job,
             items,
-            Window(self.workers),
-            buffersize,
+            window,
             submit,
             lambda index, error: self._settle_error(number, index, error),
             self._feeder_ended,

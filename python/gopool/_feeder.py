@@ -123,14 +123,37 @@ class Window:
 
     Wide enough for WINDOW_TIME at the speed that was measured last, within its bounds: tasks that
     take their time leave it at the least.
+
+    Args:
+        buffersize: tasks drawn whose results nobody has taken, at most; None: any number.
+        clock: seconds.
     """
 
-    def __init__(self, workers: int, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        workers: int,
+        buffersize: int | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.buffersize = buffersize
         self.least = max(MIN_WINDOW, WINDOW_PER_WORKER * workers)
         self.size = self.least
         self._clock = clock
         self._finished = 0
         self._since = clock()
+
+    def room(self, drawn: int, finished: int) -> int:
+        """How many tasks more may be drawn."""
+        return self.size + finished - drawn
+
+    def wake_at(self, drawn: int, finished: int) -> int:
+        """Unfinished tasks at which a feeder without room goes on: not for each."""
+        return self.size // 2
+
+    def unread_room(self, drawn: int, taken: int) -> int:
+        """How many tasks more the buffer holds."""
+        assert self.buffersize is not None
+        return self.buffersize + taken - drawn
 
     def adapt(self, finished: int) -> None:
         """Measure anew, after so many finished tasks in all; grows no faster than twofold."""
@@ -144,11 +167,10 @@ class Window:
 
 
 class IMapFeeder(threading.Thread):
-    """Draws the items of one imap job and submits them, within the window.
+    """Draws the tasks of one job and submits them, within the window.
 
     Args:
         items: the arguments of each task.
-        buffersize: tasks submitted whose results nobody has taken, at most; None: any number.
         submit: called with index and arguments of each task.
         fail: called with the index and the error of an input that ends with one.
         ended: called with this thread at its end.
@@ -159,7 +181,6 @@ class IMapFeeder(threading.Thread):
         job: Any,
         items: Iterable[Any],
         window: Window,
-        buffersize: int | None,
         submit: Callable[[int, Any], None],
         fail: Callable[[int, BaseException], None],
         ended: Callable[[threading.Thread], None],
@@ -168,7 +189,6 @@ class IMapFeeder(threading.Thread):
         self._job = job
         self._items = items
         self._window = window
-        self._buffersize = buffersize
         self._submit = submit
         self._fail = fail
         self._ended = ended
@@ -180,8 +200,9 @@ class IMapFeeder(threading.Thread):
         self._unread: Callable[[], BaseException] | None = None
         self._drawn = 0  # as of the last look for room
         job.on_finished = self._on_finished
-        if buffersize is not None:
-            job.on_taken = self._on_taken
+        job.on_cancelled = self.stop
+        if window.buffersize is not None:
+            job.on_taken = self.on_taken
 
     def stop(self) -> None:
         """Draw no more items. The thread ends once the user's iterable lets it."""
@@ -207,7 +228,7 @@ class IMapFeeder(threading.Thread):
         try:
             self._draw()
         finally:
-            self._job.on_finished = self._job.on_taken = None
+            self._job.on_finished = self._job.on_taken = self._job.on_cancelled = None
             self._items = ()
             self._ended(self)
             self._submit = self._fail = self._ended = _nothing  # they refer back here
@@ -242,22 +263,21 @@ class IMapFeeder(threading.Thread):
     def _await_room(self, drawn: int) -> int:
         """Wait until more may be drawn; up to which number in all, at the least."""
         self._drawn = drawn
-        job, window, buffersize = self._job, self._window, self._buffersize
+        job, window = self._job, self._window
         while True:
-            limit: int = window.size + job.finished
-            if limit <= drawn:
-                self._wait(_WORKERS, window.size // 2)
+            room = window.room(drawn, job.finished)
+            if room <= 0:
+                self._wait(_WORKERS, window.wake_at(drawn, job.finished))
                 window.adapt(job.finished)
-            elif buffersize is not None and buffersize + job.taken <= drawn:
-                if self._lost or self._unread is not None:
-                    return drawn
+            elif window.buffersize is not None:
+                room = min(room, window.unread_room(drawn, job.taken))
+                if room > 0 or self._lost or self._unread is not None:
+                    return drawn + max(room, 0)
                 self._wait(_READER)
-            elif buffersize is None:
-                return limit
             else:
-                return min(limit, buffersize + int(job.taken))
+                return drawn + room
             if self._stopped:
-                return limit
+                return drawn
 
     def _await_all(self, drawn: int) -> None:
         self._drawn = drawn
@@ -275,16 +295,15 @@ class IMapFeeder(threading.Thread):
     def _may_go_on(self) -> bool:
         if self._waits == _WORKERS:
             return self._drawn - self._job.finished <= self._wake_at or self._stopped
-        assert self._buffersize is not None
         ended = self._stopped or self._lost or self._unread is not None
-        return ended or self._drawn - self._job.taken < self._buffersize
+        return ended or self._window.unread_room(self._drawn, self._job.taken) > 0
 
     def _on_finished(self) -> None:
         """Called by the collector: wake at half a window, not at every item."""
         if self._waits == _WORKERS and self._may_go_on():
             self._gate.open()
 
-    def _on_taken(self) -> None:
+    def on_taken(self) -> None:
         """Called by readers."""
         if self._waits == _READER and self._may_go_on():
             self._waits = _NOT  # once is enough; this thread runs when the reader lets it

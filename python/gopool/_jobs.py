@@ -135,6 +135,55 @@ class MapResult(stdlib.MapResult):  # type: ignore[type-arg]
         self._pool = None
 
 
+class ChunkedMapResult(MapResult):
+    """A MapResult whose chunks are cut while it runs; `_number_left` counts items."""
+
+    finished = 0  # chunks
+    on_finished: Callable[[], None] | None = None
+    on_cancelled: Callable[[], None] | None = None
+
+    def __init__(
+        self,
+        pool: Any,
+        length: int,
+        chunker: Any,
+        callback: Callable[[Any], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
+    ) -> None:
+        super().__init__(pool, 1, length, callback, error_callback=error_callback)
+        self._chunker = chunker
+
+    def cancel(self, *, terminate: bool = False) -> bool:
+        more = bool(self._chunker.left)
+        return cancel(self, len(self._chunker.spans) + more, terminate)
+
+    cancel.__doc__ = MapResult.cancel.__doc__
+
+    def _set(self, index: int, outcome: tuple[bool, Any]) -> None:
+        start, size = self._chunker.spans[index]
+        self._chunker.settled(index)
+        success, values = outcome
+        if success:
+            if self._success:
+                self._value[start : start + size - 1] = values[:-1]
+            outcome = True, values[-1:]
+        self._number_left -= size - 1
+        super()._set(start + size - 1, outcome)
+        self.finished += 1
+        on_finished = self.on_finished  # its feeder may take it away meanwhile
+        if on_finished is not None:
+            on_finished()
+
+    def _set_length(self, length: int) -> None:
+        """What its feeder says at the end; it was known."""
+
+    def _settle(self, outcome: tuple[bool, Any]) -> None:
+        on_cancelled = self.on_cancelled
+        if on_cancelled is not None:
+            on_cancelled()
+        super()._settle(outcome)
+
+
 def cancel(job: Any, tasks: int, terminate: bool) -> bool:
     """Cancel a job of so many unsettled tasks, through its pool."""
     pool = job._pool
@@ -171,6 +220,7 @@ class _Results:
     finished = 0  # tasks with an outcome, in order or not
     on_finished: Callable[[], None] | None = None  # called by the collector for each
     on_taken: Callable[[], None] | None = None  # called by the reader for each that it takes
+    chunker: Any = None  # of chunks that are sized by time
     _readers = 0  # that wait
     _done = False  # no more will come; set last
     _final: int | None = None  # the length that fail() gave it
@@ -217,6 +267,8 @@ class _Results:
         if self._done:
             return  # it failed meanwhile
         self._take_in(index, outcome)
+        if self.chunker is not None:
+            self.chunker.settled(index)
         self.finished += 1
         if self._index == self._length:
             self._complete()

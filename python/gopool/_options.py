@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from gopool._settings import Settings
 
+AUTO = "auto"  # the chunksize that is measured
 KILL_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 RETRY_BACKOFF = 0.05  # seconds before the first retry
 
@@ -44,12 +45,17 @@ class CallOptions:
         """Whether each item is to be a task of its own: a timeout is an item's."""
         return self.timeout is not None or self.soft_timeout is not None
 
-    def chunksize(self, wanted: int | None) -> int | None:
+    def chunksize(self, wanted: int | str | None) -> int | str | None:
         """The chunk size of a call that asked for `wanted`.
 
         Raises:
-            ValueError: a timeout is an item's, and chunks of several items were asked for.
+            ValueError: a timeout is an item's, and chunks of several items were asked for; or it
+                is a word that means nothing.
         """
+        if isinstance(wanted, str):
+            if wanted != AUTO:
+                raise ValueError(f'chunksize may be a number or "auto", not {wanted!r}')
+            return 1 if self.single else AUTO
         if not self.single:
             return wanted
         if wanted is not None and wanted > 1:
@@ -105,23 +111,30 @@ def checked_buffersize(value: int | None) -> int | None:
 
 
 def for_original(
-    original: Callable[..., Any], keywords: dict[str, Any]
+    original: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]
 ) -> dict[str, Any]:
     """The keywords of a call that goes to the standard library's method.
 
     Raises:
-        GopoolError: the method does not know one that is not at its default.
+        GopoolError: the method does not know one that is not at its default, or can't do what is
+            asked for.
     """
     code = getattr(original, "__code__", None)
-    unknown = _OWN_KEYWORDS - set(code.co_varnames if code else ())
-    for name in unknown & keywords.keys():
-        if keywords[name] is not None:
+    parameters = code.co_varnames if code else ()
+    unknown = _OWN_KEYWORDS - set(parameters)
+    given = {name: keywords[name] for name in unknown & keywords.keys()}
+    # The first parameter is self.
+    asked = dict(zip(parameters[1:], arguments, strict=False)) | keywords
+    if isinstance(asked.get("chunksize"), str):
+        given["chunksize"] = asked["chunksize"]
+    for name, value in given.items():
+        if value is not None:
             from gopool.exceptions import GopoolError
 
             raise GopoolError(
-                f"{original.__name__}({name}={keywords[name]!r}) needs the Go core, which this "
-                "pool does not have: it is a ThreadPool, a subclass with a transport of its own, "
-                "or made where Go could not be loaded"
+                f"{original.__name__}({name}={value!r}) needs the Go core, which this pool does "
+                "not have: it is a ThreadPool, a subclass with a transport of its own, or made "
+                "where Go could not be loaded"
             )
     return {name: value for name, value in keywords.items() if name not in unknown}
 

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from multiprocessing import pool as stdlib
 from multiprocessing import util
 
 from gopool import _core, _mirror
+from gopool._chunks import Chunker
 from gopool._engine import CALL, MAP, STARMAP, Engine
 from gopool._faces import QueueFace, TaskHandlerFace, TaskQueueFace
+from gopool._feeder import Window
 from gopool._jobs import AsyncResult as EngineResult
 from gopool._jobs import (
     Cache,
+    ChunkedMapResult,
     IMapIterator,
     IMapUnorderedIterator,
     MapResult,
@@ -27,6 +30,7 @@ from gopool._jobs import (
     guarded,
 )
 from gopool._options import (
+    AUTO,
     KILL_GRACE,
     RETRY_BACKOFF,
     CallOptions,
@@ -39,7 +43,7 @@ from gopool.exceptions import GopoolError
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Literal
 
 __all__ = ["Pool", "ThreadPool"]
 
@@ -357,7 +361,7 @@ def _map_method(name: str, mapper: Callable[..., Any]) -> tuple[Callable[..., An
         self: Any,
         func: Callable[..., Any],
         iterable: Iterable[Any],
-        chunksize: int | None = None,
+        chunksize: int | Literal["auto"] | None = None,
         *,
         timeout: float | None = None,
         soft_timeout: float | None = None,
@@ -370,7 +374,7 @@ def _map_method(name: str, mapper: Callable[..., Any]) -> tuple[Callable[..., An
         self: Any,
         func: Callable[..., Any],
         iterable: Iterable[Any],
-        chunksize: int | None = None,
+        chunksize: int | Literal["auto"] | None = None,
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
         *,
@@ -388,7 +392,9 @@ def _map_method(name: str, mapper: Callable[..., Any]) -> tuple[Callable[..., An
         method.__doc__ = (
             f"{getattr(stdlib.Pool, title).__doc__}\n\n"
             "        timeout, soft_timeout and retries are each item's, as in apply_async(): with\n"
-            "        a timeout, chunks are of one item; a larger chunksize raises ValueError.\n"
+            "        a timeout, chunks are of one item; a larger chunksize raises ValueError.\n\n"
+            '        chunksize="auto": chunks are cut while workers have room, sized by the time\n'
+            "        that items took so far; `_number_left` of the result counts items then.\n"
         )
     return synchronous, asynchronous
 
@@ -398,7 +404,7 @@ def _pool_map_async(
     func: Callable[..., Any],
     iterable: Iterable[Any],
     mapper: Callable[..., Any],
-    chunksize: int | None = None,
+    chunksize: int | Literal["auto"] | None = None,
     callback: Callable[[Any], object] | None = None,
     error_callback: Callable[[BaseException], object] | None = None,
     *,
@@ -409,20 +415,25 @@ def _pool_map_async(
     """Helper of map, starmap and their async versions."""
     self._check_running()
     call = CallOptions(self._settings, timeout, soft_timeout, retries)
-    chunksize = call.chunksize(chunksize)
+    size: Any = call.chunksize(chunksize)
     func = call.wrapped(func)
+    if size == AUTO:
+        iterable = tuple(iterable)
+        if len(iterable) > 2 * self._processes:
+            return _map_in_time(self, func, iterable, mapper, call, callback, error_callback)
+        size = 1
     if not hasattr(iterable, "__len__"):
         iterable = list(iterable)
     length = len(iterable)  # type: ignore[arg-type]
-    if chunksize is None:
-        chunksize, extra = divmod(length, self._processes * 4)
-        chunksize += bool(extra)
+    if size is None:
+        size, extra = divmod(length, self._processes * 4)
+        size += bool(extra)
     if length == 0:
-        chunksize = 0
-    chunks = stdlib.Pool._get_tasks(func, iterable, chunksize)  # type: ignore[attr-defined]
+        size = 0
+    chunks = stdlib.Pool._get_tasks(func, iterable, size)  # type: ignore[attr-defined]
     result = MapResult(
         self,
-        chunksize,
+        size,
         length,
         callback and guarded(callback),
         error_callback=error_callback and guarded(error_callback),
@@ -441,6 +452,38 @@ def _pool_map_async(
     return result
 
 
+def _map_in_time(
+    self: Any,
+    func: Any,
+    items: tuple[Any, ...],
+    mapper: Any,
+    call: CallOptions,
+    callback: Callable[[Any], object] | None,
+    error_callback: Callable[[BaseException], object] | None,
+) -> ChunkedMapResult:
+    """A map whose chunks are sized by time."""
+    chunker = Chunker(self._processes, len(items))
+    result = ChunkedMapResult(
+        self,
+        len(items),
+        chunker,
+        callback and guarded(callback),
+        error_callback and guarded(error_callback),
+    )
+    if callback or error_callback:
+        self._engine.expect_callbacks()
+    result._function = func  # type: ignore[attr-defined]
+    options = self._engine.options(call)
+    chunks: Iterator[Any] = chunker.cut_sequence(items)
+    mode = _MODES.get(mapper)
+    if mode is None:
+        tasks: Iterator[Any] = ((((func, chunk),), {}) for chunk in chunks)
+        self._engine.feed(result, CALL, mapper, tasks, options, chunker)
+    else:
+        self._engine.feed(result, mode, func, chunks, options, chunker)
+    return result
+
+
 _MODES = {
     stdlib.mapstar: MAP,  # type: ignore[attr-defined]
     stdlib.starmapstar: STARMAP,  # type: ignore[attr-defined]
@@ -452,26 +495,46 @@ def _imap(
     kind: Any,
     func: Any,
     iterable: Iterable[Any],
-    chunksize: int,
+    chunksize: int | Literal["auto"],
     buffersize: int | None,
     call: CallOptions,
 ) -> Any:
     self._check_running()
-    if chunksize < 1:
+    size: Any = call.chunksize(chunksize)
+    if size != AUTO and size < 1:
         raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
     checked_buffersize(buffersize)
-    call.chunksize(chunksize)
     func = call.wrapped(func)
     options = self._engine.options(call)
     job = kind(self)
     job._function = func
-    mode, items = CALL, _single_arguments(iterable)
-    if chunksize > 1:
-        chunks = stdlib.Pool._get_tasks(func, iterable, chunksize)  # type: ignore[attr-defined]
-        mode, items = MAP, (items for _, items in chunks)
-    feeder = self._engine.feed(job, mode, func, items, options, buffersize)
+    window, mode, items = Window(self._processes, buffersize), MAP, iterable
+    if size == 1:
+        mode, items = CALL, _single_arguments(iterable)
+    elif size == AUTO:
+        length = len(iterable) if isinstance(iterable, Sized) else None
+        window = job.chunker = Chunker(
+            self._processes, length, stream=True, buffersize=buffersize
+        )
+        items = window.cut(iterable)
+    else:
+        chunks = stdlib.Pool._get_tasks(func, iterable, size)  # type: ignore[attr-defined]
+        items = (items for _, items in chunks)
+    feeder = self._engine.feed(job, mode, func, items, options, window)
     result = job if buffersize is None else Reading(job, feeder.lose_reader)
-    return result if chunksize == 1 else (item for chunk in result for item in chunk)
+    if size == 1:
+        return result
+    if size == AUTO and buffersize is not None:
+        return _counted(result, window, feeder)
+    return (item for chunk in result for item in chunk)
+
+
+def _counted(chunks: Iterable[Any], chunker: Any, feeder: Any) -> Iterator[Any]:
+    """The items of chunks, told to who cuts them: the buffer is one of items."""
+    for chunk in chunks:
+        chunker.read += len(chunk)
+        feeder.on_taken()
+        yield from chunk
 
 
 def _single_arguments(iterable: Iterable[Any]) -> Iterator[Any]:
@@ -484,7 +547,7 @@ def _pool_imap(
     self: Any,
     func: Callable[..., Any],
     iterable: Iterable[Any],
-    chunksize: int = 1,
+    chunksize: int | Literal["auto"] = 1,
     *,
     buffersize: int | None = None,
     timeout: float | None = None,
@@ -496,9 +559,11 @@ def _pool_imap(
     The input is drawn as workers keep up, whether results are read or not.
 
     Args:
+        chunksize: items of each task; "auto": as many as fill about 2 ms, sized by the time that
+            the items before took, and the result is a plain iterator then, as with any chunks.
         buffersize: tasks (chunks) submitted whose results are not read, at most: the input is drawn
             as results are read, too. It is drawn no further once nobody has the iterator any more,
-            or somebody waits in join(). None: any number.
+            or somebody waits in join(). None: any number. With chunksize="auto" it counts items.
         timeout, soft_timeout, retries: each item's, as in map().
     """
     call = CallOptions(self._settings, timeout, soft_timeout, retries)
@@ -512,7 +577,7 @@ def _pool_imap_unordered(
     self: Any,
     func: Callable[..., Any],
     iterable: Iterable[Any],
-    chunksize: int = 1,
+    chunksize: int | Literal["auto"] = 1,
     *,
     buffersize: int | None = None,
     timeout: float | None = None,
@@ -521,7 +586,7 @@ def _pool_imap_unordered(
 ) -> Iterator[Any]:
     """Like `imap()` method but ordering of results is arbitrary.
 
-    buffersize, timeout, soft_timeout and retries are as in imap().
+    chunksize="auto", buffersize, timeout, soft_timeout and retries are as in imap().
     """
     call = CallOptions(self._settings, timeout, soft_timeout, retries)
     result: Iterator[Any] = _imap(
@@ -607,7 +672,7 @@ def dispatching(
     def dispatch(self: Any, *args: Any, **kwds: Any) -> Any:
         if "_engine" in self.__dict__:
             return method(self, *args, **kwds)
-        return original(self, *args, **for_original(original, kwds))
+        return original(self, *args, **for_original(original, args, kwds))
 
     dispatch.__name__, dispatch.__qualname__ = original.__name__, original.__qualname__
     return dispatch

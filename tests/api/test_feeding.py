@@ -126,5 +126,160 @@ def test_a_pool_without_the_core_refuses_clearly(name: str) -> None:
             method(f.square, [1], buffersize=2)
         with pytest.raises(gopool.GopoolError, match=rf"{name}\(timeout=2\) needs the Go core"):
             method(f.square, [1], timeout=2)
+        for refused in (method, pool.map, pool.starmap_async):
+            with pytest.raises(gopool.GopoolError, match=r"map.*\(chunksize='auto'\) needs"):
+                refused(f.square, [1], "auto")
         assert list(method(f.square, [2], buffersize=None, timeout=None)) == [4]
         assert type(method(f.square, [])).__module__ == stdlib.__name__
+
+@pytest.mark.parametrize("count", [0, 1, 4, 5, 50, 3000])
+def test_auto_gives_what_other_chunks_give(pool: Any, count: int) -> None:
+    """Every map takes chunksize="auto", for inputs of known and unknown length."""
+    expected = [x * x for x in range(count)]
+    pairs = [(x, 1) for x in range(count)]
+    assert pool.map(f.square, range(count), "auto") == expected
+    assert pool.map(f.square, iter(range(count)), chunksize="auto") == expected
+    assert pool.map_async(f.square, range(count), "auto").get(30) == expected
+    assert pool.starmap(f.add, pairs, "auto") == [x + 1 for x in range(count)]
+    assert pool.starmap_async(f.add, pairs, "auto").get(30) == [x + 1 for x in range(count)]
+    for items in (range(count), iter(range(count))):
+        assert list(pool.imap(f.square, items, "auto")) == expected
+    for items in (range(count), iter(range(count))):
+        assert sorted(pool.imap_unordered(f.square, items, "auto")) == expected
+    for size in (1, 7):
+        assert list(pool.imap(f.square, iter(range(count)), "auto", buffersize=size)) == expected
+    assert not pool._cache
+
+
+def test_auto_makes_chunks(pool: Any) -> None:
+    """Quick items share tasks, and what they share is one object in the worker."""
+    tasks = pool._engine.native.PoolStat(pool._engine.handle, 1)
+    pool.map(f.square, range(20_000), "auto")
+    assert pool._engine.native.PoolStat(pool._engine.handle, 1) - tasks < 2_000
+
+
+def test_auto_with_an_error(pool: Any) -> None:
+    """A map raises its first error when all chunks were run; so does imap at its chunk."""
+    seen: list[Any] = []
+    result = pool.starmap_async(
+        f.fail_at, [(x, 30) for x in range(200)], "auto", seen.append, seen.append
+    )
+    with pytest.raises(ValueError, match="30"):
+        result.get(30)
+    assert result._number_left == 0
+    [error] = seen
+    assert isinstance(error, ValueError)
+    with pytest.raises(ZeroDivisionError):
+        list(pool.imap(f.invert, (x - 30 for x in range(200)), "auto"))
+    with pytest.raises(KeyError):
+        list(pool.imap(f.square, f.failing_input(), "auto"))
+    with pytest.raises(KeyError):
+        pool.map(f.square, f.failing_input(), "auto")
+    items: list[Any] = [*range(40), f.BadArgument(), *range(40)]
+    with pytest.raises(Exception) as expected:
+        pool.map(f.identity, items, 1)
+    with pytest.raises(type(expected.value)):
+        pool.map(f.identity, items, "auto")
+    assert pool.map(f.square, range(40), "auto")[-1] == 39 * 39
+
+
+def test_auto_callbacks_and_progress(pool: Any, tmp_path: Any) -> None:
+    """_number_left counts the items without a result; the callback gets the whole list."""
+    seen: list[Any] = []
+    release = str(tmp_path / "release")
+    result = pool.map_async(f.wait_for, [release] * 30, "auto", callback=seen.append)
+    assert result._number_left * result._chunksize == 30
+    assert not result.ready()
+    open(release, "w").close()
+    assert result.get(30) == [True] * 30
+    assert seen == [[True] * 30]
+    assert result._number_left == 0
+    assert result.successful()
+
+
+def test_auto_after_close(context: Any) -> None:
+    """close() right after the call: all chunks are still cut and run."""
+    pool = context.Pool(2)
+    mapped = pool.map_async(f.square, range(5000), "auto")
+    iterator = pool.imap_unordered(f.square, iter(range(5000)), "auto")
+    pool.close()
+    pool.join()
+    assert mapped.get(0) == [x * x for x in range(5000)]
+    assert sorted(iterator) == [x * x for x in range(5000)]
+    assert not any(t.name == "gopool-imap" for t in threading.enumerate())
+
+
+@pytest.mark.parametrize("terminate", [False, True])
+def test_auto_cancel(context: Any, tmp_path: Any, terminate: bool) -> None:
+    """A cancelled map cuts no more, its feeder ends, and the pool goes on."""
+    release = str(tmp_path / "release")
+    with context.Pool(2) as pool:
+        result = pool.map_async(f.wait_for, [release] * 100, "auto")
+        while not result.running():
+            result.wait(0.01)
+        feeder = next(t for t in threading.enumerate() if t.name == "gopool-imap")
+        assert result.cancel(terminate=terminate)
+        with pytest.raises(gopool.TaskCancelledError):
+            result.get(30)
+        assert result.cancelled()
+        feeder.join(30)
+        assert not feeder.is_alive()
+        open(release, "w").close()
+        assert pool.map(f.square, range(100), "auto") == [x * x for x in range(100)]
+        pool.close()
+        pool.join()
+
+
+def test_auto_terminate(context: Any, tmp_path: Any) -> None:
+    """terminate() while chunks are still to be cut ends the get() and the thread."""
+    pool = context.Pool(2)
+    result = pool.map_async(f.wait_for, [str(tmp_path / "never")] * 100, "auto")
+    iterator = pool.imap(f.wait_for, itertools.repeat(str(tmp_path / "never")), "auto")
+    while not result.running():
+        result.wait(0.01)
+    pool.terminate()
+    for get in (result.get, lambda: next(iterator)):
+        with pytest.raises(gopool.PoolTerminatedError):
+            get()
+    for thread in threading.enumerate():
+        if thread.name == "gopool-imap":
+            thread.join(30)
+            assert not thread.is_alive()
+    pool.join()
+
+
+def test_auto_with_a_timeout(pool: Any, tmp_path: Any) -> None:
+    """A timeout is one item's, so each is a task of its own then."""
+    tasks = pool._engine.native.PoolStat(pool._engine.handle, 1)
+    assert pool.map(f.square, range(100), "auto", timeout=30) == [x * x for x in range(100)]
+    assert pool._engine.native.PoolStat(pool._engine.handle, 1) - tasks == 100
+    items = [str(tmp_path), str(tmp_path / "never"), str(tmp_path)]
+    results = pool.imap(f.wait_for, items, "auto", timeout=0.5)
+    assert next(results) is True
+    with pytest.raises(gopool.TaskTimeoutError):
+        next(results)
+    assert next(results) is True
+
+
+def test_auto_with_a_dying_worker(pool: Any) -> None:
+    """The map fails with what was lost, and with nothing else; the pool goes on."""
+    calls = [(f.square, (x,)) for x in range(60)]
+    calls[40] = (f.exit_hard, ())
+    with pytest.raises(gopool.WorkerLostError) as caught:
+        pool.starmap(f.call, calls, "auto")
+    assert "task" in str(caught.value)
+    assert pool.map(f.square, range(100), "auto")[-1] == 99 * 99
+
+
+def test_auto_with_a_mapper_of_ones_own(pool: Any) -> None:
+    """_map_async takes any mapper of chunks."""
+    assert pool._map_async(f.square, range(100), f.mapper, "auto").get(30) == [
+        x * x for x in range(100)
+    ]
+
+
+def test_wrong_word_for_a_chunksize(pool: Any) -> None:
+    """No other word is a chunksize."""
+    for method in (pool.map, pool.starmap_async, pool.imap, pool.imap_unordered):
+        with pytest.raises(ValueError, match="chunksize may be a number or \"auto\", not 'Auto'"):
+            method(f.square, [1], "Auto")

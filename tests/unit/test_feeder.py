@@ -205,7 +205,8 @@ class Job:
 class Fixed(Window):
     """A window that never changes."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, buffersize: int | None) -> None:
+        super().__init__(1, buffersize)
         self.size = size
 
     def adapt(self, finished: int) -> None:
@@ -222,7 +223,7 @@ class Run:
         self.ended: list[Any] = []
         self.arrived = threading.Condition()
         self.feeder = IMapFeeder(
-            self.job, items, Fixed(window), buffersize, self._submit,
+            self.job, items, Fixed(window, buffersize), self._submit,
             lambda index, error: self.failed.append((index, error)), self.ended.append,
         )
 
@@ -406,7 +407,7 @@ def test_imap_that_no_reader_holds_up_ends_as_usual() -> None:
 def test_window_follows_the_pace() -> None:
     """Quick tasks widen it, twofold at a time, up to its most; slow ones narrow it at once."""
     now = [0.0]
-    window = Window(2, lambda: now[0])
+    window = Window(2, clock=lambda: now[0])
     assert window.size == window.least == 64
     finished = 0
     for expected in (128, 256, 512, 1024, 1024):
@@ -422,7 +423,7 @@ def test_window_follows_the_pace() -> None:
     now[0] += 0.015625
     window.adapt(finished + 512 + 160)
     assert window.size == 102  # as many as last for WINDOW_TIME
-    assert Window(100, lambda: 0.0).size == 400
+    assert Window(100).size == 400
 
 
 def _feed(tasks: Any, *, stop_at: int = -1) -> tuple[list[Any], list[int], list[Any]]:

@@ -21,7 +21,7 @@ def _job() -> Any:
 
 MADE = {
     "IMapFeeder": lambda: _feeder.IMapFeeder(
-        _job(), (), _feeder.Window(1), None, print, print, print
+        _job(), (), _feeder.Window(1), print, print, print
     ),
     "TaskFeeder": lambda: _feeder.TaskFeeder((), None, print, print),
 }
