@@ -33,6 +33,7 @@ main = _import("__main__")
 gates = _import("gates")
 libraries = _import("libraries")
 measure = _import("measure")
+plots = _import("plots")
 resources = _import("resources")
 report = _import("report")
 rows = _import("rows")
@@ -247,6 +248,34 @@ def test_a_record_can_be_read_again():
     read_facts, run = report.read(record)
     assert read_facts == facts
     assert run == _run(samples, left_out=["x: y"])
+
+
+# --- plots
+
+
+def _sweep(name: str, better: str = "higher") -> list:
+    points = [_row(better, sweep=(name, 10**exponent)) for exponent in range(3)]
+    return [
+        report.summarize(_samples(point, gopool=[10.0], stdlib=[5.0], loky=[1.0]))
+        for point in points
+    ]
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("matplotlib"), reason="pip install --group bench")
+def test_plots_are_small_drawings_that_never_change(tmp_path):
+    """A plot in the repository names what it shows, and changes only with its figures."""
+    summaries = [
+        report.summarize(_samples(gopool=[30.0], stdlib=[10.0], loky=[2.0])),
+        *_sweep("tasks"),
+        *_sweep("payload", "lower"),
+    ]
+    files = plots.draw(summaries, tmp_path)
+    assert [file.name for file in files] == ["ratios.svg", "scale-tasks.svg", "scale-payload.svg"]
+    first = [file.read_text() for file in files]
+    assert [file.read_text() for file in plots.draw(summaries, tmp_path)] == first
+    for text in first:
+        assert len(text) < 100_000
+        assert {"stdlib", "loky"} <= set(re.findall(r">([^<>]+)</text>", text))
 
 
 # --- rounds
