@@ -269,10 +269,10 @@ def test_plots_are_small_drawings_that_never_change(tmp_path):
         *_sweep("tasks"),
         *_sweep("payload", "lower"),
     ]
-    files = plots.draw(summaries, tmp_path)
+    files = plots.draw(summaries, tmp_path / "new")
     assert [file.name for file in files] == ["ratios.svg", "scale-tasks.svg", "scale-payload.svg"]
     first = [file.read_text() for file in files]
-    assert [file.read_text() for file in plots.draw(summaries, tmp_path)] == first
+    assert [file.read_text() for file in plots.draw(summaries, tmp_path / "new")] == first
     for text in first:
         assert len(text) < 100_000
         assert {"stdlib", "loky"} <= set(re.findall(r">([^<>]+)</text>", text))
