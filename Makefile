@@ -84,8 +84,9 @@ bench: $(STAMPS)/build $(STAMPS)/bench  ## gopool beside multiprocessing and oth
 	$(BIN)/python -m benchmarks
 
 bench-full: $(STAMPS)/build $(STAMPS)/bench  ## the same by scale too: an hour; docs/performance.md
-	$(BIN)/python -m benchmarks --full --json docs/performance.json \
-	  --markdown docs/performance.md --plots docs
+	@mkdir -p build
+	$(BIN)/python -m benchmarks --full --json build/performance.json \
+	  --markdown docs/performance.md --plots docs/plots
 
 clean:  ## remove all that the other targets made
 	rm -rf $(VENV) build dist python/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -240,7 +240,7 @@ class DaskPool(ExecutorPool):
         super().__init__(self._client.get_executor(pure=False), workers)
 
     def map(self, function, items, chunksize: int | None = None) -> list:
-        return list(self._executor.map(function, items))
+        return list(self._executor.map(function, items))  # its executor knows no chunks
 
     def join(self) -> None:
         super().join()
@@ -287,6 +287,7 @@ CONTEXTS = (*PAIR, "billiard", "multiprocess")  # with Process, and all of multi
 LOCAL = tuple(name for name in ALL if not LIBRARIES[name].asked)  # workers are this process's own
 # Single calls without waiting; a pool of one worker that is not the caller; an imap to give up.
 SUBMITTING = tuple(name for name in ALL if name != "joblib")
+CHUNKING = tuple(name for name in ALL if name != "dask")  # a million items in one call
 FORKING = tuple(name for name in LOCAL if name not in ("loky", "joblib"))
 
 

@@ -22,13 +22,15 @@ from benchmarks.catalogue import ROWS
 from benchmarks.libraries import PAIR
 from benchmarks.rows import Row
 
-# Rivals, and rows of full runs, are measured in the first of as many rounds: they take most of the
-# time, and their ratios are far enough from 1 for it.
+# Rivals, and rows of full runs, are measured in one of as many rounds: they take most of the time,
+# and their ratios are far enough from 1 for it. Not in the first: a run that is short of time has
+# the pair's figures then.
 SELDOM = 3
 
-# Seconds after which a measurement counts as hung. The longest is a million tasks: 40 s on a quiet
-# machine.
-TIMEOUT = 300.0
+# Seconds after which a measurement counts as hung. The longest take 20 s on a quiet machine, 60 s
+# in rows of full runs.
+TIMEOUT = 120.0
+FULL_TIMEOUT = 300.0
 
 # '' is left out of the path, and the repository's root put last: its folder gopool/ holds Go.
 _START = """\
@@ -100,7 +102,7 @@ class Limit:
 
     Attributes:
         rounds: int >= 1, the most that are made.
-        seconds: no round is begun that would end later, as far as earlier ones tell.
+        seconds: after them no row is begun, except in the first round.
     """
 
     rounds: int
@@ -120,7 +122,7 @@ def run_rounds(
 ) -> Run:
     """Measure every row once in each round, the libraries one right after the other.
 
-    A rival that fails in a row is left out of it from then on.
+    A rival that fails in a row is left out of it from then on. Ctrl-C ends the rounds, not the run.
 
     Args:
         rows: in the order in which they are measured.
@@ -135,39 +137,43 @@ def run_rounds(
             lost.
     """
     run = Run(0, [Samples(row) for row in rows])
-    rounds = _Rounds(run, effort, tuple(libraries), measure or measure_once)
-    start = monotonic()
-    longest: dict[bool, float] = {}  # of rounds with the rivals, and without
-    while run.rounds < limit.rounds:
-        whole = run.rounds % SELDOM == 0
-        # Nothing known yet: as long as a round of the other kind.
-        expected = longest.get(whole, longest.get(not whole, 0.0))
-        began = monotonic()
-        if began - start + expected > limit.seconds:
-            break
-        rounds.make(whole, progress)
-        longest[whole] = max(longest.get(whole, 0.0), monotonic() - began)
+    rounds = _Rounds(run, limit, effort, tuple(libraries), measure or measure_once)
+    try:
+        while run.rounds < limit.rounds and (run.rounds == 0 or rounds.time_left()):
+            rounds.make(progress)
+            run.rounds += 1
+    except KeyboardInterrupt:
+        run.left_out.append(f"what was not yet measured in round {run.rounds + 1}: interrupted")
     return run
 
 
 class _Rounds:
     """Makes the rounds of one run."""
 
-    def __init__(self, run: Run, effort: Effort, libraries: tuple[str, ...], measure: Measure):
+    def __init__(
+        self, run: Run, limit: Limit, effort: Effort, libraries: tuple[str, ...], measure: Measure
+    ):
         self._run = run
+        self._limit = limit
         self._effort = effort
         self._libraries = libraries
         self._measure = measure
+        self._start = monotonic()
         self._failed: set[tuple[str, str]] = set()  # row, library
 
-    def make(self, whole: bool, progress: Callable[[int, Row], None]) -> None:
+    def time_left(self) -> bool:
+        return monotonic() - self._start < self._limit.seconds
+
+    def make(self, progress: Callable[[int, Row], None]) -> None:
         """One more round, with rivals and the rows of full runs if it is a whole one."""
         number = self._run.rounds
+        whole = number % SELDOM == 1 or self._limit.rounds == 1
         for place, samples in enumerate(self._run.samples):
+            if number > 0 and not self.time_left():
+                return
             if whole or not samples.row.full:
                 progress(number, samples.row)
                 samples.rounds.append(self._figures(samples.row, whole, number + place))
-        self._run.rounds += 1
 
     def _figures(self, row: Row, whole: bool, turn: int) -> dict[str, Figure]:
         """One figure of each library, made of as many interpreters as the row asks for."""
@@ -248,7 +254,8 @@ def measure_once(row: Row, library: str, effort: Effort) -> Figure:
     if effort.quick:
         arguments.append("quick")
     what = f"row {row.name!r} of {library}"
-    out = run([sys.executable, "-c", _START, *arguments], TIMEOUT, what)
+    timeout = FULL_TIMEOUT if row.full else TIMEOUT
+    out = run([sys.executable, "-c", _START, *arguments], timeout, what)
     return parse(out, what, zero=row.counts)
 
 

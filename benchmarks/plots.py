@@ -19,7 +19,7 @@ _AXES = {
 
 
 def draw(summaries: Sequence[Summary], folder: Path) -> list[Path]:
-    """Write the plots for which there are figures into an existing folder.
+    """Write the plots for which there are figures into a folder, which is made if need be.
 
     Returns:
         the files: ratios.svg, and scale-NAME.svg for each sweep.
@@ -29,6 +29,7 @@ def draw(summaries: Sequence[Summary], folder: Path) -> list[Path]:
     matplotlib.use("Agg")
     # Text as text, no random ids and no date: small files, and equal ones for equal figures.
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "gopool", "font.size": 9})
+    folder.mkdir(parents=True, exist_ok=True)
     written = []
     plain = [summary for summary in summaries if summary.row.sweep is None and summary.ratios]
     if plain:

@@ -13,7 +13,16 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from benchmarks.libraries import ALL, CONTEXTS, FORKING, LOCAL, PAIR, SUBMITTING, context_pool
+from benchmarks.libraries import (
+    ALL,
+    CHUNKING,
+    CONTEXTS,
+    FORKING,
+    LOCAL,
+    PAIR,
+    SUBMITTING,
+    context_pool,
+)
 from benchmarks.tasks import (
     BLOB_SIZE,
     identity,
@@ -216,7 +225,7 @@ def map_single(setup: Setup) -> Measurement:
     return rate(setup, _TASKS, lambda pool: pool.map(identity, items, chunksize=1), items)
 
 
-@row("map", "map of 1M no-ops, default chunks", "items/s", HIGHER, libraries=ALL)
+@row("map", "map of 1M no-ops, default chunks", "items/s", HIGHER, libraries=CHUNKING)
 def map_chunks(setup: Setup) -> Measurement:
     items = list(range(setup.size(_CHUNKED_ITEMS, 10_000)))
     return rate(setup, len(items), lambda pool: pool.map(identity, items), items)

@@ -96,3 +96,11 @@ def test_broken_venv_is_made_anew(folder: Path) -> None:
     _venv(folder, (3, 12))
     (folder / ".venv/bin/python").unlink()
     assert _make(folder, "-q", STAMP).returncode == 1
+
+
+def test_libraries_to_compare_with_are_those_of_the_group() -> None:
+    """Where the group can't be installed as a whole, make tries its members one by one."""
+    tomllib = pytest.importorskip("tomllib")
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    done = _make(ROOT, "--eval=show: ; @echo $(BENCH_GROUP)", "show")
+    assert done.stdout.split() == groups["bench"]

@@ -33,6 +33,7 @@ main = _import("__main__")
 gates = _import("gates")
 libraries = _import("libraries")
 measure = _import("measure")
+plots = _import("plots")
 resources = _import("resources")
 report = _import("report")
 rows = _import("rows")
@@ -249,6 +250,34 @@ def test_a_record_can_be_read_again():
     assert run == _run(samples, left_out=["x: y"])
 
 
+# --- plots
+
+
+def _sweep(name: str, better: str = "higher") -> list:
+    points = [_row(better, sweep=(name, 10**exponent)) for exponent in range(3)]
+    return [
+        report.summarize(_samples(point, gopool=[10.0], stdlib=[5.0], loky=[1.0]))
+        for point in points
+    ]
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("matplotlib"), reason="pip install --group bench")
+def test_plots_are_small_drawings_that_never_change(tmp_path):
+    """A plot in the repository names what it shows, and changes only with its figures."""
+    summaries = [
+        report.summarize(_samples(gopool=[30.0], stdlib=[10.0], loky=[2.0])),
+        *_sweep("tasks"),
+        *_sweep("payload", "lower"),
+    ]
+    files = plots.draw(summaries, tmp_path / "new")
+    assert [file.name for file in files] == ["ratios.svg", "scale-tasks.svg", "scale-payload.svg"]
+    first = [file.read_text() for file in files]
+    assert [file.read_text() for file in plots.draw(summaries, tmp_path / "new")] == first
+    for text in first:
+        assert len(text) < 100_000
+        assert {"stdlib", "loky"} <= set(re.findall(r">([^<>]+)</text>", text))
+
+
 # --- rounds
 
 
@@ -311,10 +340,12 @@ def test_a_quick_run_uses_one_interpreter_for_each_figure():
 def test_rivals_and_full_rows_are_measured_in_every_third_round():
     """They take most of the time; the pair's small differences need the rounds."""
     common, full = _row(libraries=ALL), _row(full=True)
-    calls, run = _recorded_rounds([common, full], 4, (*libraries.PAIR, "loky"))
-    assert [len(samples.rounds) for samples in run.samples] == [4, 2]
+    calls, run = _recorded_rounds([common, full], 5, (*libraries.PAIR, "loky"))
+    assert [len(samples.rounds) for samples in run.samples] == [5, 2]
     assert len(run.samples[0].of("loky")) == 2
     assert calls.count((full, "gopool")) == 2
+    _, run = _recorded_rounds([common, full], 1, (*libraries.PAIR, "loky"))
+    assert list(run.samples[0].rounds[0]) == ["gopool", "stdlib", "loky"]
 
 
 def test_a_row_asks_only_those_that_can_do_it():
@@ -338,9 +369,11 @@ def test_gopool_and_the_stdlib_must_not_fail(name):
         _recorded_rounds([_row()], 1, fail=[name])
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(1.0, 1), (45.0, 2), (65.0, 3), (1e9, 5)])
-def test_no_round_is_begun_that_would_end_too_late(monkeypatch, seconds, expected):
-    """--minutes holds, going by the longest round so far; one round is always made."""
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(1.0, [1, 1]), (45.0, [2, 1]), (65.0, [2, 2]), (1e9, [5, 5])]
+)
+def test_no_row_is_begun_when_the_time_is_used_up(monkeypatch, seconds, expected):
+    """--minutes holds; but the first round is made whole, so that no row is without figures."""
     now = 0.0
 
     def ten_seconds(row, library, effort):
@@ -350,8 +383,24 @@ def test_no_round_is_begun_that_would_end_too_late(monkeypatch, seconds, expecte
 
     monkeypatch.setattr(measure, "monotonic", lambda: now)
     limit = measure.Limit(5, seconds)
-    run = measure.run_rounds([_row()], limit, measure.Effort(), measure=ten_seconds)
-    assert run.rounds == expected  # of 20 seconds each
+    run = measure.run_rounds([_row(), _row()], limit, measure.Effort(), measure=ten_seconds)
+    assert [len(samples.rounds) for samples in run.samples] == expected
+
+
+def test_an_interrupted_run_keeps_its_figures():
+    """Ctrl-C after half an hour does not lose what was measured."""
+    calls = itertools.count()
+
+    def interrupted(row, library, effort):
+        if next(calls) == 6:
+            raise KeyboardInterrupt
+        return measure.Figure(1.0)
+
+    limit = measure.Limit(5)
+    run = measure.run_rounds([_row(), _row()], limit, measure.Effort(), measure=interrupted)
+    assert [len(samples.rounds) for samples in run.samples] == [2, 1]
+    assert run.rounds == 1
+    assert run.left_out == ["what was not yet measured in round 2: interrupted"]
 
 
 # --- fresh interpreters
