@@ -20,6 +20,7 @@ from multiprocessing import pool as stdlib
 import msgpack
 
 from gopool import _fork, _jobs
+from gopool._jobs import AsyncResult
 from gopool._worker.pickling import load_region, read_region
 from gopool.exceptions import (
     BrokenPoolError,
@@ -38,11 +39,16 @@ if TYPE_CHECKING:
 # The twin of Outcomes.Deliver: record bytes, payload bytes, job, index, region bytes, region
 # descriptor, descriptor of the task's own region, status.
 _RECORD = struct.Struct("<IIQQQqqQ")
+_RECORD_SIZE = _RECORD.size
 _PAD = 0xFFFFFFFF
 _WORKER_ENDED = -2  # of Take: no outcome yet, but the maintenance thread has something to do
 
 _VALUE, _ERROR, _ENCODING, _LOST, _BROKEN, _REFUSED, _TIMEOUT, _CANCELLED = range(8)
 _EVENT = 255  # no outcome: something that Go tells
+
+# Many tasks return nothing.
+_NONE = pickle.dumps(None)
+_RETURNED_NONE = True, None
 
 
 class Collector:
@@ -140,33 +146,72 @@ class Collector:
                 _jobs.report(problem)
 
     def _settle_records(self, position: int, end: int) -> None:
-        # Less than a record is padding at the ring's end; and a callback may fork.
-        while end - position >= _RECORD.size and self._generation == _fork.generation:
-            record, size, job, index, region_size, region, task_region, status = (
-                _RECORD.unpack_from(self._ring, position)
+        cache, ring, unpack = self._cache, self._ring, _RECORD.unpack_from
+        outcome: Any
+        # Less than a record is padding at the ring's end; and what a pickle or a callback runs may
+        # fork: then this is the child.
+        while end - position >= _RECORD_SIZE and self._generation == _fork.generation:
+            record, size, job, index, region_size, region, task_region, status = unpack(
+                ring, position
             )
             if size == _PAD:
                 return
-            start = position + _RECORD.size
+            start = position + _RECORD_SIZE
             position += record
-            if status == _EVENT:
-                self.on_event(bytes(self._ring[start : start + size]))
-                continue
-            if task_region >= 0:
-                self._close_region(task_region)
-            if job not in self._cache:  # dropped by terminate()
-                if region >= 0:
-                    os.close(region)
-                continue
-            # Released at once: the traceback of an error would keep the ring's memory.
-            with memoryview(self._ring) as ring, ring[start : start + size] as payload:
-                outcome = _outcome(status, payload, region, region_size)
-            if status in (_LOST, _BROKEN):
-                self.complete(outcome[1])
-            if status in (_LOST, _TIMEOUT):
-                amend(outcome[1], task=_jobs.describe(self._cache.get(job), index))
-            self._settle(job, index, outcome)
-            del outcome  # the job alone holds it
+            if status == _VALUE and region < 0 and task_region < 0:
+                waiting = cache.get(job)
+                if waiting is None:  # dropped by terminate()
+                    continue
+                payload = ring[start : start + size]
+                if payload == _NONE:
+                    outcome = _RETURNED_NONE
+                else:
+                    try:
+                        outcome = True, pickle.loads(payload)
+                    except BaseException as error:
+                        outcome = _unreadable(error)
+                if type(waiting) is AsyncResult and waiting._callback is None:
+                    # Its _set() written out, for tiny tasks: nothing here runs the user's code.
+                    if cache.pop(job, None) is not None:
+                        waiting._success, waiting._value = outcome
+                        waiting._settled = True
+                        if waiting._waited is not None:
+                            waiting._waited.set()
+                        waiting._pool = waiting._function = None
+                    continue
+                self._settle(job, index, outcome)
+            else:
+                where = start, size, region, region_size
+                self._settle_record(job, index, status, where, task_region)
+            waiting = outcome = None  # the job alone holds them
+
+    def _settle_record(
+        self,
+        job: int,
+        index: int,
+        status: int,
+        where: tuple[int, int, int, int],
+        task_region: int,
+    ) -> None:
+        """Settle what is no small value."""
+        start, size, region, region_size = where
+        if status == _EVENT:
+            self.on_event(bytes(self._ring[start : start + size]))
+            return
+        if task_region >= 0:
+            self._close_region(task_region)
+        if job not in self._cache:  # dropped by terminate()
+            if region >= 0:
+                os.close(region)
+            return
+        # Released at once: the traceback of an error would keep the ring's memory.
+        with memoryview(self._ring) as ring, ring[start : start + size] as payload:
+            outcome = _outcome(status, payload, region, region_size)
+        if status in (_LOST, _BROKEN):
+            self.complete(outcome[1])
+        if status in (_LOST, _TIMEOUT):
+            amend(outcome[1], task=_jobs.describe(self._cache.get(job), index))
+        self._settle(job, index, outcome)
 
     def _settle(self, job: int, index: int, outcome: tuple[bool, Any]) -> None:
         waiting = self._cache.get(job)
@@ -198,9 +243,14 @@ def _outcome(status: int, payload: memoryview, region: int, region_size: int) ->
             return False, _exception(read_region(region, region_size) if region >= 0 else payload)
         return False, _failure(status, payload)
     except BaseException as error:
-        failure = RemoteTaskError()
-        failure.__cause__ = error
-        return False, failure
+        return _unreadable(error)
+
+
+def _unreadable(error: BaseException) -> tuple[bool, Any]:
+    """The outcome of a task whose own can't be unpickled."""
+    failure = RemoteTaskError()
+    failure.__cause__ = error
+    return False, failure
 
 
 def _exception(payload: Any) -> BaseException:

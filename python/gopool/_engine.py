@@ -79,6 +79,7 @@ class Engine:
             whatever starting a process raises; the workers started before are ended then.
         """
         self._settings = settings
+        self.plain_tasks = settings.plain_tasks
         self.cache: dict[int, Any] = pool._cache
         self.workers = pool._processes
         arguments = (
@@ -181,6 +182,7 @@ class Engine:
     def _wire(self, native: Any, handle: int) -> None:
         """Make the parts of this side."""
         self._submitter = Submitter(native, handle, Functions(native, handle))
+        self._send = self._submitter.submit
         self._room = Room(self._has_room)
         self._feed_room = Room(self._has_feed_room)
         self.backlog = Backlog(self._submit_in_thread, self._room)
@@ -234,8 +236,16 @@ class Engine:
         try:
             if self._congested and self._is_congested():
                 self.backlog.add([(job, 0, mode, function, arguments, options)], 1)
-            else:
+            elif self._terminated or self._generation != _fork.generation:
                 self._submit_task((job, 0, mode, function, arguments, options))
+            else:
+                try:
+                    load = self._send(job, 0, mode, function, arguments, options)
+                except BaseException as error:
+                    self._not_sent(job, 0, error)
+                    return
+                if load > BUDGET or len(self._submitter.regions) >= self._max_regions:
+                    self._congested = True
         finally:
             self._submitting.pop()
             if self._closing:
@@ -266,13 +276,19 @@ class Engine:
         try:
             load = self._submitter.submit(*task)
         except BaseException as error:
-            if not (in_thread or isinstance(error, Exception)):
-                self.cache.pop(task[0], None)
-                raise  # KeyboardInterrupt is the caller's, who never gets this job
-            self._settle_error(task[0], task[1], error)
+            self._not_sent(task[0], task[1], error, in_thread)
         else:
             if load > BUDGET or len(self._submitter.regions) >= self._max_regions:
                 self._congested = True
+
+    def _not_sent(
+        self, job: int, index: int, error: BaseException, in_thread: bool = False
+    ) -> None:
+        """Settle a task that could not be pickled or sent."""
+        if not (in_thread or isinstance(error, Exception)):
+            self.cache.pop(job, None)
+            raise error  # KeyboardInterrupt is the caller's, who never gets this job
+        self._settle_error(job, index, error)
 
     def _submit_in_thread(self, task: Task) -> None:
         """From a thread of gopool's own: whatever pickling raises is the task's outcome."""

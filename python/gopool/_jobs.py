@@ -18,8 +18,22 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_next_job: Callable[[], int] = stdlib.job_counter.__next__  # type: ignore[attr-defined]
+
+
 class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
-    """multiprocessing.pool.AsyncResult whose event is made only when somebody waits."""
+    """multiprocessing.pool.AsyncResult whose event is made only when somebody waits.
+
+    What most results never have stands in the class: an attribute that is not stored costs neither
+    time nor memory, and one that is read through `__dict__` would have a dict made for it.
+    """
+
+    _callback: Callable[[Any], object] | None = None
+    _error_callback: Callable[[BaseException], object] | None = None
+    _function: Any = None  # what runs, until it is settled; see describe()
+    _settled = False
+    _cancelled = False
+    _waited: threading.Event | None = None
 
     def __init__(
         self,
@@ -28,18 +42,17 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
         error_callback: Callable[[BaseException], object] | None,
     ) -> None:
         self._pool = pool
-        self._job = job = next(stdlib.job_counter)  # type: ignore[attr-defined]
+        self._job = job = _next_job()
         self._cache = cache = pool._cache
-        self._callback = callback
-        self._error_callback = error_callback
-        self._settled = False
-        self._cancelled = False
-        self._function: Any = None  # what runs, until it is settled; see describe()
+        if callback is not None:
+            self._callback = callback
+        if error_callback is not None:
+            self._error_callback = error_callback
         cache[job] = self
 
     @property
     def _event(self) -> threading.Event:
-        event: threading.Event | None = self.__dict__.get("_waited")
+        event = self._waited
         if event is None:
             # Two waiters may both make one: setdefault lets the first win.
             event = self.__dict__.setdefault("_waited", threading.Event())
@@ -53,6 +66,15 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
     def wait(self, timeout: float | None = None) -> None:
         if not self._settled:
             self._event.wait(timeout)
+
+    def get(self, timeout: float | None = None) -> Any:
+        if not self._settled:
+            self.wait(timeout)
+            if not self.ready():
+                raise stdlib.TimeoutError  # type: ignore[attr-defined]
+        if self._success:
+            return self._value
+        raise self._value
 
     def cancel(self, *, terminate: bool = False) -> bool:
         """Cancel the task: get() raises TaskCancelledError, error_callback is called with it.
@@ -86,9 +108,8 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
         if callback is not None:
             guarded(callback)(self._value)
         self._settled = True
-        event = self.__dict__.get("_waited")
-        if event is not None:
-            event.set()
+        if self._waited is not None:
+            self._waited.set()
         self._pool = self._function = None
 
 

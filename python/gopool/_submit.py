@@ -27,10 +27,22 @@ TYPE_CHECKING = False  # typing is not imported at run time: it costs millisecon
 if TYPE_CHECKING:
     from typing import Any
 
+    # A function's number, and where it must still be found: module name, module, its dict, name.
+    Known = tuple[int, str, Any, Any, str]
+
 _STDLIB_PICKLER = reduction.ForkingPickler  # unless the user put another in its place
 
 _STAGING_SIZE = 65_536  # bytes; holds MAX_INLINE
 _MAX_FREE = 16  # pairs kept for the next calls; more callers at a time make their own
+
+
+# The types that pickle by reference, unless a reducer is registered for them.
+_BY_REFERENCE = frozenset((FunctionType, BuiltinFunctionType, type))
+
+# What a call without arguments is submitted with, and its pickle.
+NO_ARGUMENTS: Any = ((), {})
+_NOTHING = pickle.dumps(NO_ARGUMENTS)
+_NOTHING_SIZE = len(_NOTHING)
 
 
 class Desk:
@@ -64,8 +76,12 @@ def return_desk(native: Any, desk: Desk) -> None:
     if len(native.desks) < _MAX_FREE:
         native.desks.append(desk)
     else:
-        native.StagingClose(desk.handle)
-        _fork.unmap(desk.memory)
+        _discard(native, desk)
+
+
+def _discard(native: Any, desk: Desk) -> None:
+    native.StagingClose(desk.handle)
+    _fork.unmap(desk.memory)
 
 
 class Functions:
@@ -79,46 +95,50 @@ class Functions:
 
     _LIMIT = 4096
     _MAX_DEFINITION = 4096  # bytes; beside MAX_INLINE it fits into a frame
-    _KINDS = frozenset((FunctionType, BuiltinFunctionType, type))
-
     def __init__(self, native: Any, pool: int) -> None:
         self._native = native
         self._pool = pool
-        self._known: dict[Any, tuple[int, str, str]] = {}
+        self.known: dict[Any, Known] = {}
 
     def number(self, function: Any) -> int:
         """The function's number in this pool; 0: put it into the payload."""
         kind = type(function)
-        if kind not in self._KINDS:
+        if kind not in _BY_REFERENCE:
             return 0
-        entry = self._known.get(function)
-        if entry is None:
-            entry = self._add(function)
-        number, module_name, name = entry
-        module = sys.modules.get(module_name)
-        if module is None or module.__dict__.get(name) is not function or _has_reducer(kind):
-            return 0  # pickling says what is wrong, or asks the reducer
-        return number
+        known = self.known.get(function)
+        if known is None:
+            known = self._add(function)
+            if known is None:
+                return 0
+        number, module_name, module, namespace, name = known
+        # Where one of these has changed pickling says what is wrong, or asks the reducer.
+        if (
+            sys.modules.get(module_name) is module
+            and namespace.get(name) is function
+            and not _has_reducer(kind)
+        ):
+            return number
+        return 0
 
-    def _add(self, function: Any) -> tuple[int, str, str]:
+    def _add(self, function: Any) -> Known | None:
         module_name, name = getattr(function, "__module__", None), function.__qualname__
         bound = getattr(function, "__self__", None)
         if (
             not isinstance(module_name, str)
             or not (bound is None or isinstance(bound, ModuleType))
-            or len(self._known) >= self._LIMIT
+            or len(self.known) >= self._LIMIT
         ):
-            return 0, "", ""
+            return None
         module = sys.modules.get(module_name)
-        if getattr(module, "__dict__", {}).get(name) is not function or _has_reducer(
-            type(function)
-        ):
-            return 0, "", ""
+        namespace = getattr(module, "__dict__", {})
+        if namespace.get(name) is not function or _has_reducer(type(function)):
+            return None
         definition = _by_reference(function)
         if len(definition) > self._MAX_DEFINITION:
-            return 0, "", ""
-        entry = self._known[function] = self._send(definition), module_name, name
-        return entry
+            return None
+        number = self._send(definition)
+        known = self.known[function] = number, module_name, module, namespace, name
+        return known
 
     def _send(self, definition: bytes) -> int:
         desk = take_desk(self._native)
@@ -147,7 +167,9 @@ class Submitter:
     def __init__(self, native: Any, pool: int, functions: Functions) -> None:
         self._native = native
         self._pool = pool
+        self._known = functions.known
         self._number = functions.number
+        self._desks: list[Desk] = native.desks
         self._submit: Callable[..., int] = native.Submit
         # Descriptors of unsettled tasks' regions: the outcome says when to close one.
         self.regions: set[int] = set()
@@ -164,24 +186,51 @@ class Submitter:
             whatever pickling raises; ValueError or PoolTerminatedError where the pool takes
             nothing any more; OSError where a large payload finds no memory.
         """
-        number = self._number(function)
-        desk = take_desk(self._native)
+        # Functions.number() and take_desk(), written out for a function that was sent before.
+        kind = type(function)
+        pickler: Any = reduction.ForkingPickler
+        known = self._known.get(function) if kind in _BY_REFERENCE else None
+        if (
+            known is not None
+            and sys.modules.get(known[1]) is known[2]
+            and known[3].get(known[4]) is function
+            and kind not in copyreg.dispatch_table
+            and kind not in pickler._extra_reducers
+        ):
+            number = known[0]
+        else:
+            number = self._number(function)
+        desks = self._desks
         try:
-            chunks = desk.dumper.dump(arguments if number else (function, arguments))
-            if len(chunks) == 1 and len(chunks[0]) <= MAX_INLINE:
-                size = len(chunks[0])
-                desk.memory[:size] = chunks[0]
+            desk = desks.pop()
+        except IndexError:
+            desk = Desk(self._native)
+        try:
+            if arguments is NO_ARGUMENTS and number and pickler is _STDLIB_PICKLER:
+                desk.memory[:_NOTHING_SIZE] = _NOTHING
                 load = self._submit(
-                    self._pool, desk.handle, size, job, index, mode, number, options
+                    self._pool, desk.handle, _NOTHING_SIZE, job, index, mode, number, options
                 )
             else:
-                load = self._submit_region(chunks, job, index, mode, number, options)
-            desk.dumper.clear()
+                chunks = desk.dumper.dump(arguments if number else (function, arguments))
+                payload = chunks[0]
+                size = len(payload)
+                if len(chunks) == 1 and size <= MAX_INLINE:
+                    desk.memory[:size] = payload
+                    load = self._submit(
+                        self._pool, desk.handle, size, job, index, mode, number, options
+                    )
+                else:
+                    load = self._submit_region(chunks, job, index, mode, number, options)
+                desk.dumper.clear()
         except BaseException:
             desk.dumper = Dumper()  # the other one may hold half a pickle
             raise
         finally:
-            return_desk(self._native, desk)
+            if len(desks) < _MAX_FREE:
+                desks.append(desk)
+            else:
+                _discard(self._native, desk)
         if load < 0:
             raise _core.exception_for(load)
         return load
