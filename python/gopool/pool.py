@@ -705,7 +705,8 @@ def _dispatching_apply_async(original: Callable[..., Any]) -> Callable[..., Any]
             arguments = func, args, kwds, callback, error_callback
             return original(self, *arguments, **for_original(original, arguments, own))
         if (
-            timeout is soft_timeout is retries is callback is error_callback is None
+            timeout is soft_timeout is retries is None
+            and callback is error_callback is None
             and engine.plain_tasks
             and self._state == _RUN
         ):
