@@ -27,13 +27,13 @@ func TestPace(t *testing.T) {
 	for range minSamples - 1 {
 		p.observe(10 * time.Microsecond)
 	}
-	require.Zero(t, p.ahead())
+	require.Zero(t, p.within(aheadTime))
 	p.observe(10 * time.Microsecond)
-	require.Equal(t, maxAhead, p.ahead())
+	require.Equal(t, maxAhead, p.within(aheadTime))
 	p.observe(20 * time.Millisecond)
-	require.Zero(t, p.ahead(), "one slow task makes it slow")
+	require.Zero(t, p.within(aheadTime), "one slow task makes it slow")
 	p.observe(10 * time.Microsecond)
-	require.Zero(t, p.ahead(), "one quick task does not make it quick")
+	require.Zero(t, p.within(aheadTime), "one quick task does not make it quick")
 }
 
 // The table of functions stays bounded; what is beyond shares an entry.

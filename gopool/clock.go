@@ -31,6 +31,7 @@ func (p *Pool) Tick() {
 	p.wakeDelayed(now)
 	p.rescue(now)
 	p.dispatch()
+	p.appetite()
 }
 
 // checkEnding kills a worker whose time to end by itself is over.

@@ -88,7 +88,11 @@ class Engine:
             pool._wrap_exception,
             settings.worker_exit,
         )
-        self.crew = Crew(pool, pool._pool, arguments, settings)
+        with _fork.unforked():
+            self._wake_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
+            self._waiter_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
+        bells = self._wake_fd, self._waiter_fd
+        self.crew = Crew(pool, pool._pool, arguments, settings, bells)
         self._options: dict[tuple[int, int, int, int], int] = {}
         self._feeders: set[IMapFeeder | TaskFeeder] = set()
         self._submitting: list[None] = []  # one entry for each submission under way
@@ -127,6 +131,8 @@ class Engine:
                     self._listen()
             if self.handle:
                 self.terminate()
+            else:
+                _fork.close(self._wake_fd, self._waiter_fd)
             raise
         if maxtasks:
             self.maintenance.ensure_started()  # workers will end, whatever callbacks wait for
@@ -135,7 +141,6 @@ class Engine:
         """Make Go's part of the pool and this side's; no thread runs yet."""
         self.native = native = _core.load()
         with _fork.unforked():
-            self._wake_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
             self._event_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
         ring_fd = os.memfd_create("gopool-outcomes", os.MFD_CLOEXEC)
         try:
@@ -176,7 +181,7 @@ class Engine:
         self.handle = 0
         _core.checked(self.native.PoolRelease(handle))
         _fork.unmap(self._ring)
-        _fork.close(self._wake_fd, self._event_fd)
+        _fork.close(self._event_fd)
 
     def _wire(self, native: Any, handle: int) -> None:
         """Make the parts of this side."""
@@ -525,7 +530,7 @@ class Engine:
         self.collector.release()
         _core.checked(self.native.PoolRelease(handle))
         _fork.unmap(self._ring)
-        _fork.close(self._wake_fd, self._event_fd)
+        _fork.close(self._wake_fd, self._waiter_fd, self._event_fd)
         # What refers back here would keep this engine, and its threads' objects, until the next
         # garbage collection; and each forked child tidies up every Thread object that there is.
         for part in (self._room, self._feed_room, self.backlog, self.maintenance):
