@@ -14,7 +14,7 @@ import "time"
 //   - a worker that runs dry while nothing is queued takes what others have not begun, where that is
 //     worth being woken for;
 //   - what sits behind a task that has become slow goes back to the front of the queue as soon as
-//     any worker has room, and within a millisecond where one is idle.
+//     any worker has room, and within one or two milliseconds whatever else happens.
 
 // SendAhead says whether tasks are sent ahead.
 type SendAhead int
@@ -142,9 +142,6 @@ func (p *Pool) place(t *Task) bool {
 	if w == nil {
 		return false
 	}
-	if idle {
-		p.arm(now.Add(stalledAfter))
-	}
 	if !p.grant(w, t, now) {
 		p.dispatch() // it is in the queue, or settled
 		p.appetite()
@@ -175,15 +172,38 @@ func (p *Pool) leastLoaded(now time.Time, most int) (best *worker) {
 	return best
 }
 
+// watchAhead is part of a Tick: nothing sits behind a slow task for longer than until the next one.
+// Nobody else may come: the collector may be in a callback, and a worker that runs dry says so only
+// while tasks are queued.
+func (p *Pool) watchAhead(now time.Time) {
+	if p.ahead == 0 {
+		return
+	}
+	p.relieve(now)
+	if p.ahead > 0 {
+		p.arm(now.Add(stalledAfter))
+	}
+}
+
 // relieve takes back what sits behind tasks that have become slow.
 func (p *Pool) relieve(now time.Time) {
 	for _, w := range p.workers {
 		if len(w.leases) > 1 && w.state == Busy {
-			if at := w.link.Progress(now); at.Unbegun > 0 && w.busyFor(at, now) > stalledAfter {
-				p.takeBack(w, 0)
+			at := w.link.Progress(now)
+			if keep := w.next(at); at.Unbegun > keep && w.busyFor(at, now) > stalledAfter {
+				p.takeBack(w, keep)
 			}
 		}
 	}
+}
+
+// next is 1 where a worker has begun none of its tasks: the first stays, as its next one. Whether it
+// waits for too long is for rescue to say.
+func (w *worker) next(at Progress) (keep int) {
+	if at.Unbegun >= len(w.leases) {
+		return 1
+	}
+	return 0
 }
 
 // busyFor is how long a worker has been at its task, or has had one and not begun it.
@@ -212,14 +232,12 @@ func (p *Pool) steal(now time.Time) {
 			}
 			at := w.link.Progress(now)
 			stalled := w.busyFor(at, now) > stalledAfter
-			switch {
-			case at.Unbegun <= most:
+			switch next := w.next(at); {
+			case at.Unbegun-next <= most:
 			case stalled:
-				victim, most, keep = w, at.Unbegun, 0
+				victim, most, keep = w, at.Unbegun-next, next
 			case p.worthWaking(w, at.Unbegun):
-				victim, most, keep = w, at.Unbegun, at.Unbegun/2
-			default:
-				p.arm(now.Add(stalledAfter)) // for rescue, if its task turns out slow
+				victim, most, keep = w, at.Unbegun-next, max(at.Unbegun/2, next)
 			}
 		}
 		if victim == nil {
@@ -251,8 +269,7 @@ func (p *Pool) lookForUnread(now time.Time) {
 	p.arm(now.Add(unreadAfter))
 }
 
-// rescue takes back what has not been begun for too long, where another worker is idle: first tasks
-// that were not read, and what sits behind a slow task.
+// rescue takes back first tasks that have not been begun for too long, where another worker is idle.
 func (p *Pool) rescue(now time.Time) {
 	if len(p.idle) == 0 {
 		return
@@ -262,14 +279,10 @@ func (p *Pool) rescue(now time.Time) {
 			continue
 		}
 		at := w.link.Progress(now)
-		if at.Unbegun == 0 {
+		if at.Unbegun == 0 || at.Began {
 			continue
 		}
-		patience := unreadAfter
-		if at.Began {
-			patience = stalledAfter
-		}
-		if left := patience - w.busyFor(at, now); left > 0 {
+		if left := unreadAfter - w.busyFor(at, now); left > 0 {
 			p.looking = true
 			p.arm(now.Add(left))
 			continue

@@ -29,6 +29,7 @@ func (p *Pool) Tick() {
 		p.checkLife(w, now)
 	}
 	p.wakeDelayed(now)
+	p.watchAhead(now)
 	p.rescue(now)
 	p.dispatch()
 	p.appetite()

@@ -331,6 +331,9 @@ func (p *Pool) grant(w *worker, t *Task, now time.Time) bool {
 		w.since = now
 		p.watch(w, t, now)
 	} else {
+		if p.ahead == 0 {
+			p.arm(now.Add(stalledAfter)) // for watchAhead
+		}
 		p.ahead++
 	}
 	w.sent = now

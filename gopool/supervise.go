@@ -246,10 +246,11 @@ const maxUnbegun = 5
 func (p *Pool) settleLost(w *worker, exit ExitStatus) {
 	leases, now := w.leases, p.now()
 	w.leases = nil
+	begun := w.begun(leases)
 	var unbegun []*Task
-	for _, t := range leases {
+	for i, t := range leases {
 		switch {
-		case !w.noted || t.ID == w.began || t.unbegun >= maxUnbegun:
+		case i < begun || t.unbegun >= maxUnbegun:
 			p.conclude(t, &Outcome{Status: StatusLost, Failure: w.lost(exit, t, now)})
 		case p.broken != nil:
 			p.finish(t, &Outcome{Status: StatusBroken, Failure: p.broken})
@@ -259,6 +260,15 @@ func (p *Pool) settleLost(w *worker, exit ExitStatus) {
 		}
 	}
 	p.queue.pushFront(unbegun...)
+}
+
+// begun is how many of the leases of an ended worker it had begun: tasks are begun in the order in
+// which they were sent, so all up to the one that it noted last.
+func (w *worker) begun(leases []*Task) int {
+	if !w.noted {
+		return len(leases)
+	}
+	return 1 + slices.IndexFunc(leases, func(t *Task) bool { return t.ID == w.began })
 }
 
 func (p *Pool) verdict() Verdict {
