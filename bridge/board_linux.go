@@ -3,6 +3,7 @@
 package bridge
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -132,11 +133,16 @@ func (a *Adopted) Reaped(exit gopool.ExitStatus) error {
 	return a.board.Processes.Reaped(a.ID, exit)
 }
 
-// MapShared maps a descriptor's memory, shared with whoever maps it as well.
+// MapShared maps a descriptor's memory, shared with whoever maps it as well, but not with children
+// that this process forks: what they did to it would be taken for a worker's doing.
 func MapShared(fd, size int) ([]byte, error) {
 	mem, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("bridge: mapping %d bytes: %w", size, err)
+	}
+	if err := unix.Madvise(mem, unix.MADV_DONTFORK); err != nil {
+		return nil, errors.Join(fmt.Errorf("bridge: keeping memory out of forks: %w", err),
+			UnmapShared(mem))
 	}
 	return mem, nil
 }

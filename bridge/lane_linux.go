@@ -38,21 +38,23 @@ const (
 	MaxLaneBody = 16384
 )
 
-// What laneListen says: who wants to be told of an outcome, and that Go wants to be told when the
-// worker goes to sleep.
+// What laneListen says: that the collector is to be woken by the next outcome, and that Go wants to
+// be told when the worker goes to sleep.
 const (
 	listenCollector = 1
-	listenWaiter    = 2
-	listenHungry    = 4
+	listenHungry    = 2
 )
 
 // lane is the parent's side of the memory in which tasks go to a worker, and outcomes come back,
 // without a system call.
 //
 // The pool's lock guards all that is about tasks, the link's `listening` the reading of outcomes.
-// The worker may write anything at any time: what is read is checked, or is an index that is.
+// The worker may write anything at any time: each word is read once and checked, and what only this
+// side needs to know is kept outside of the memory.
 type lane struct {
 	mem []byte
+
+	broken atomic.Bool // the worker's count of tasks made no sense
 
 	entries [laneSlots]laneEntry
 	first   uint32 // tasks ever put in and settled, or taken back
@@ -84,15 +86,19 @@ func (l *lane) close() { _ = UnmapShared(l.mem) }
 func (l *lane) word64(at int) *uint64 { return (*uint64)(unsafe.Pointer(&l.mem[at])) }
 func (l *lane) word32(at int) *uint32 { return (*uint32)(unsafe.Pointer(&l.mem[at])) }
 
-// unclaimed is how many tasks the worker has not begun. false: the worker's count makes no sense.
-func (l *lane) unclaimed() (n int, ok bool) {
-	n, ok = l.look(atomic.LoadUint64(l.word64(laneQueue)))
-	return n, ok
+// unclaimed is how many tasks the worker has not begun; none where it broke the lane.
+func (l *lane) unclaimed() int {
+	n, _ := l.look(atomic.LoadUint64(l.word64(laneQueue)))
+	return n
 }
 
+// look reads the two counts. false: they make no sense, now or before.
 func (l *lane) look(queue uint64) (unclaimed int, ok bool) {
 	head, tail := uint32(queue), uint32(queue>>32)
 	if tail != l.next || l.next-head > l.next-l.claimed {
+		l.broken.Store(true)
+	}
+	if l.broken.Load() {
 		return 0, false
 	}
 	l.claimed = head
@@ -102,8 +108,8 @@ func (l *lane) look(queue uint64) (unclaimed int, ok bool) {
 // empty says that nothing lies here that is not settled.
 func (l *lane) empty() bool { return l.first == l.next }
 
-// put appends a task, whose message's body is given. ErrLinkFull: there is no room now. Any other
-// error: the worker broke the lane.
+// put appends a task, whose message's body is given. ErrLinkFull: there is no room now. errLaneCount:
+// the worker broke the lane.
 func (l *lane) put(id gopool.TaskID, body []byte) error {
 	at, room := l.place(len(body))
 	if !room {
@@ -119,7 +125,7 @@ func (l *lane) put(id gopool.TaskID, body []byte) error {
 	for {
 		queue := atomic.LoadUint64(l.word64(laneQueue))
 		if _, ok := l.look(queue); !ok {
-			return errLaneBroken
+			return errLaneCount
 		}
 		if atomic.CompareAndSwapUint64(l.word64(laneQueue), queue, queue+1<<32) {
 			l.next++
@@ -129,7 +135,7 @@ func (l *lane) put(id gopool.TaskID, body []byte) error {
 	}
 }
 
-var errLaneBroken = &ProtocolError{Reason: "the lane's count of tasks makes no sense"}
+var errLaneCount = reasonLane("its count of tasks makes no sense")
 
 // place finds room for a message: its bytes lie in one piece between the newest task and the oldest.
 func (l *lane) place(size int) (at int, room bool) {
@@ -174,18 +180,25 @@ func (l *lane) takeBack(keep int) []gopool.TaskID {
 	}
 }
 
-// settled frees the place of a task that is done. Tasks end in order, so it is the oldest.
-func (l *lane) settled(id gopool.TaskID) (found bool) {
-	for i := l.first; i != l.next; i++ {
+// settled frees the place of a task that is done. Tasks end in order, so it is the oldest, but where
+// one is cut short. A worker that has done what it had not claimed broke the lane.
+func (l *lane) settled(id gopool.TaskID) {
+	_, ok := l.look(atomic.LoadUint64(l.word64(laneQueue)))
+	if !ok {
+		return
+	}
+	done := false
+	for i := l.first; i != l.claimed && !done; i++ {
 		if e := &l.entries[i%laneSlots]; e.id == id && !e.settled {
-			e.settled, found = true, true
-			break
+			e.settled, done = true, true
 		}
 	}
-	for l.first != l.next && l.entries[l.first%laneSlots].settled {
+	for l.first != l.claimed && l.entries[l.first%laneSlots].settled {
 		l.first++
 	}
-	return found
+	if !done {
+		l.broken.Store(true)
+	}
 }
 
 // asleep says that the worker sleeps, or is about to. Who calls wakes it, or it stays true.
@@ -206,8 +219,14 @@ func (l *lane) ignore(who uint32) {
 	}
 }
 
-// began is when the task that runs was begun, by the system's monotonic clock; 0: none runs.
-func (l *lane) began() uint64 { return atomic.LoadUint64(l.word64(laneBegan)) }
+// busy is how long the task runs that runs at a moment; false: none does.
+func (l *lane) busy(now time.Time) (time.Duration, bool) {
+	began, at := atomic.LoadUint64(l.word64(laneBegan)), clock.ns(now)
+	if began == 0 || began > at {
+		return 0, false
+	}
+	return time.Duration(at - began), true
+}
 
 // pending says that outcomes wait.
 func (l *lane) pending() bool {
@@ -230,36 +249,40 @@ func (l *lane) peek() (o laneOutcome, ok bool, err error) {
 		return o, false, nil
 	}
 	if left > laneOutcomesSize || commit%8 != 0 {
-		return o, false, reasonLane("its count of bytes makes no sense")
+		return o, false, errOutcomesCount
 	}
-	at := read % laneOutcomesSize
-	room := min(left, laneOutcomesSize-at)
-	ring := l.mem[laneOutcomes:][at : at+room]
-	began := binary.LittleEndian.Uint64(ring)
-	if began == lanePad {
-		if room == left {
-			return o, false, reasonLane("it is padded to its end")
+	ring := l.mem[laneOutcomes:][read%laneOutcomesSize : laneOutcomesSize]
+	if binary.LittleEndian.Uint64(ring) == lanePad { // not a time: the record lies at the start
+		if uint64(len(ring)) >= left || len(ring) == laneOutcomesSize {
+			return o, false, errOutcomesPad
 		}
-		l.free(room)
-		return l.peek()
+		left -= uint64(len(ring))
+		l.free(uint64(len(ring)))
+		ring = l.mem[laneOutcomes:][:laneOutcomesSize]
 	}
-	if room < laneRecordHeader+HeaderSize {
-		return o, false, reasonLane("an outcome is cut")
+	ring = ring[:min(left, uint64(len(ring)))]
+	if len(ring) < laneRecordHeader+HeaderSize {
+		return o, false, errOutcomeCut
 	}
 	size := uint64(binary.LittleEndian.Uint32(ring[laneRecordHeader:])) + laneRecordHeader + HeaderSize
-	if size > room {
-		return o, false, reasonLane("an outcome goes beyond the end")
+	if size > uint64(len(ring)) {
+		return o, false, errOutcomeCut
 	}
 	o.frame = ring[laneRecordHeader:size]
 	o.ended = binary.LittleEndian.Uint64(ring[8:])
-	o.took = time.Duration(max(int64(o.ended-began), 0))
+	o.took = time.Duration(max(int64(o.ended-binary.LittleEndian.Uint64(ring)), 0))
 	o.size = (size + 7) &^ 7
 	return o, true, nil
 }
 
-func reasonLane(reason string) error {
-	return &ProtocolError{Kind: KindDone, Reason: "lane: " + reason}
-}
+// What a worker may do to the ring of outcomes.
+var (
+	errOutcomesCount = reasonLane("its count of bytes makes no sense")
+	errOutcomesPad   = reasonLane("its ring is padded where nothing follows")
+	errOutcomeCut    = reasonLane("an outcome is longer than what was written")
+)
+
+func reasonLane(reason string) error { return &ProtocolError{Reason: "lane: " + reason} }
 
 // free gives the bytes of outcomes back to the worker.
 func (l *lane) free(size uint64) {

@@ -149,10 +149,8 @@ func (l *WorkerLink) Send(t *gopool.Task) error {
 		}
 		return l.put(t.ID, body)
 	}
-	if l.usesLane {
-		if n, ok := l.lane.unclaimed(); n > 0 || !ok {
-			return gopool.ErrLinkFull
-		}
+	if l.usesLane && l.lane.unclaimed() > 0 {
+		return gopool.ErrLinkFull
 	}
 	if err = send(l.ends.Socket, frame, rights); err == nil {
 		l.sent = append(l.sent, t.ID)
@@ -184,8 +182,16 @@ func (l *WorkerLink) Settled(t *gopool.Task) {
 	l.known[t.Function] = true
 	if i := slices.Index(l.sent, t.ID); i >= 0 {
 		l.sent = slices.Delete(l.sent, i, i+1)
-	} else if l.lane != nil {
+	} else if l.usesLane {
 		l.lane.settled(t.ID)
+		l.minded()
+	}
+}
+
+// minded has a worker ended that broke its lane, once the pool's lock is free.
+func (l *WorkerLink) minded() {
+	if l.lane.broken.Load() {
+		l.wires.Look()
 	}
 }
 
@@ -197,13 +203,10 @@ func (l *WorkerLink) Progress(now time.Time) (p gopool.Progress) {
 	if !l.usesLane {
 		return p
 	}
-	n, _ := l.lane.unclaimed()
-	p.Unbegun += n
+	p.Unbegun += l.lane.unclaimed()
+	l.minded()
 	p.Awake = !l.lane.asleep()
-	if began := l.lane.began(); began != 0 {
-		p.Began = true
-		p.Busy = time.Duration(int64(clock.ns(now) - began))
-	}
+	p.Busy, p.Began = l.lane.busy(now)
 	return p
 }
 
@@ -226,27 +229,31 @@ func (l *WorkerLink) Stop() error {
 // TakeBack implements gopool.Link.
 func (l *WorkerLink) TakeBack(keep int) []gopool.TaskID {
 	if len(l.sent) == 0 {
-		if l.lane == nil {
+		if !l.usesLane {
 			return nil
 		}
+		defer l.minded()
 		return l.lane.takeBack(keep)
 	}
-	ids := l.unread()
+	ids, looks := l.unread()
+	if looks {
+		_ = send(l.ends.Socket, look, nil) // it may sleep, and nobody else will wake it
+	}
 	l.allRead = true
 	l.sent = slices.DeleteFunc(l.sent, func(id gopool.TaskID) bool { return slices.Contains(ids, id) })
 	return ids
 }
 
-// unread takes the tasks out of the socket that the worker has not read.
-func (l *WorkerLink) unread() []gopool.TaskID {
-	var ids []gopool.TaskID
+// unread takes the tasks out of the socket that the worker has not read, and whatever else was sent:
+// looks says that there was a Look.
+func (l *WorkerLink) unread() (ids []gopool.TaskID, looks bool) {
 	box := takeBackInboxes.Get().(*inbox)
 	defer takeBackInboxes.Put(box)
 	for {
 		frame, fd, ok, err := receive(l.ends.Peer, box.buf, box.oob)
 		closeFD(fd)
 		if !ok || err != nil {
-			return ids
+			return ids, looks
 		}
 		m, err := DecodeToWorker(frame, fd >= 0)
 		if err != nil {
@@ -254,6 +261,7 @@ func (l *WorkerLink) unread() []gopool.TaskID {
 			m, err = DecodeToWorker(frame, fd < 0)
 		}
 		if err != nil || m.Kind != KindTask {
+			looks = looks || m.Kind == KindLook
 			continue // a Stop, for which it is too late
 		}
 		ids = append(ids, gopool.TaskID(m.Task.ID))
@@ -316,7 +324,7 @@ func (l *WorkerLink) leave() {
 
 // drain hands over the outcomes that wait in the lane, unless Python is too far behind.
 func (l *WorkerLink) drain() {
-	if l.lane == nil || !l.lane.pending() {
+	if l.lane == nil || !l.lane.pending() && !l.lane.broken.Load() {
 		return
 	}
 	l.listening.Lock()
@@ -330,6 +338,9 @@ func (l *WorkerLink) drain() {
 func (l *WorkerLink) drainAll() {
 	for l.lane != nil && !l.broken {
 		o, ok, err := l.lane.peek()
+		if !ok && err == nil && l.lane.broken.Load() {
+			err = errLaneCount
+		}
 		if !ok && err == nil {
 			return
 		}

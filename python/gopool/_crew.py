@@ -48,7 +48,7 @@ _SPARE_WORDS = 64
 class Member:
     """One started worker process, and this process's descriptors for it."""
 
-    __slots__ = ("bells", "capture", "memory", "peer", "pid", "pidfd", "process", "socket")
+    __slots__ = ("bell", "capture", "memory", "peer", "pid", "pidfd", "process", "socket")
 
     def __init__(
         self,
@@ -57,13 +57,13 @@ class Member:
         peer: int,
         memory: int,
         capture: Capture | None,
-        bells: tuple[int, int],
+        bell: int,
     ) -> None:
         self.process = process
         self.socket = socket
         self.peer = peer
         self.memory = memory
-        self.bells = bells
+        self.bell = bell
         self.capture = capture
         self.pid = 0  # until it is started
         self.pidfd = -1  # until it is attached, or where it was gone before
@@ -72,7 +72,7 @@ class Member:
         """Start the process."""
         writer = -1 if self.capture is None else self.capture.writer
         lifeline = _lifeline.read_end()
-        with _fork.passing(self.peer, lifeline, self.memory, writer, *self.bells), popen.unadopted():
+        with _fork.passing(self.peer, lifeline, self.memory, writer, self.bell), popen.unadopted():
             self.process.start()
         # Kept, since the user may close the process object; one of a context of the user's own
         # may even have none.
@@ -109,7 +109,7 @@ class Crew:
         processes: list[Any],
         arguments: tuple[Any, ...],
         settings: Settings,
-        bells: tuple[int, int],
+        bell: int,
     ) -> None:
         """Start no worker yet.
 
@@ -118,9 +118,9 @@ class Crew:
             processes: its list of processes.
             arguments: the last ones of gopool._worker.loop.main.
             settings: gopool's own keywords of the pool.
-            bells: the eventfds by which workers wake the collector, and a waiting thread.
+            bell: the eventfd by which workers wake the collector.
         """
-        self._bells = bells
+        self._bell = bell
         self._pool = weakref.ref(pool)  # the maintenance thread must not keep the pool alive
         self._processes = processes
         self._arguments = arguments
@@ -203,7 +203,7 @@ class Crew:
                     PassedFD(worker_end),
                     PassedFD(_lifeline.read_end()),
                     None if memory < 0 else PassedFD(memory),
-                    (PassedFD(self._bells[0]), PassedFD(self._bells[1])),
+                    PassedFD(self._bell),
                     None if capture is None else PassedFD(capture.writer),
                     *self._arguments,
                 ),
@@ -215,7 +215,7 @@ class Crew:
             if capture is not None:
                 capture.discard()
             raise
-        return Member(process, parent_end, worker_end, memory, capture, self._bells)
+        return Member(process, parent_end, worker_end, memory, capture, self._bell)
 
     def _new_capture(self) -> Capture | None:
         if not self._settings.capture_stderr:

@@ -90,9 +90,7 @@ class Engine:
         )
         with _fork.unforked():
             self._wake_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
-            self._waiter_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
-        bells = self._wake_fd, self._waiter_fd
-        self.crew = Crew(pool, pool._pool, arguments, settings, bells)
+        self.crew = Crew(pool, pool._pool, arguments, settings, self._wake_fd)
         self._options: dict[tuple[int, int, int, int], int] = {}
         self._feeders: set[IMapFeeder | TaskFeeder] = set()
         self._submitting: list[None] = []  # one entry for each submission under way
@@ -132,7 +130,7 @@ class Engine:
             if self.handle:
                 self.terminate()
             else:
-                _fork.close(self._wake_fd, self._waiter_fd)
+                _fork.close(self._wake_fd)
             raise
         if maxtasks:
             self.maintenance.ensure_started()  # workers will end, whatever callbacks wait for
@@ -530,7 +528,7 @@ class Engine:
         self.collector.release()
         _core.checked(self.native.PoolRelease(handle))
         _fork.unmap(self._ring)
-        _fork.close(self._wake_fd, self._waiter_fd, self._event_fd)
+        _fork.close(self._wake_fd, self._event_fd)
         # What refers back here would keep this engine, and its threads' objects, until the next
         # garbage collection; and each forked child tidies up every Thread object that there is.
         for part in (self._room, self._feed_room, self.backlog, self.maintenance):

@@ -35,7 +35,7 @@ def new_memory() -> int:
         return -1  # a worker without it is better than none
     try:
         os.ftruncate(fd, LANE_SIZE)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
     except OSError:
         os.close(fd)
         return -1

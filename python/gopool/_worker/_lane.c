@@ -14,6 +14,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,7 +23,7 @@ enum {
     AT_NOTE = 0,      // u64: number of the task begun last
     AT_QUEUE = 64,    // u64: tasks ever claimed (low half), tasks ever put in (high half)
     AT_ASLEEP = 128,  // u32: the worker sleeps, or is about to
-    AT_LISTEN = 192,  // u32: who wants to be told, LISTEN_...
+    AT_LISTEN = 192,  // u32: what the parent wants to be told, LISTEN_...
     AT_COMMIT = 256,  // u64: bytes of outcomes ever written
     AT_READ = 320,    // u64: bytes of outcomes ever read
     AT_BEGAN = 384,   // u64: when the task that runs was begun, in ns; 0: none runs
@@ -36,7 +38,8 @@ enum {
     RECORD_HEADER = 20,   // u64 began, u64 ended, u32 size of the body
 };
 
-enum { LISTEN_COLLECTOR = 1, LISTEN_WAITER = 2, LISTEN_HUNGRY = 4 };
+// The collector sleeps until there is an outcome; tasks are queued, so Go wants to know of an end.
+enum { LISTEN_COLLECTOR = 1, LISTEN_HUNGRY = 2 };
 
 #define PAD UINT64_MAX  // instead of `began`: the next record begins at the start of the ring
 
@@ -46,9 +49,8 @@ enum { SPIN_MOST = 50000, SPIN_START = 20000, SPIN_LEAST = 2500, SPIN_AGAIN_AFTE
 
 typedef struct {
     PyObject_HEAD
-    Py_buffer view;
     unsigned char *memory;
-    int collector_fd, waiter_fd;
+    int bell_fd;    // the eventfd that wakes the collector
     uint64_t began;
     long spin;      // nanoseconds that the next look may take; 0: none
     long unspun;    // looks left out since it paid last
@@ -135,6 +137,8 @@ static void begin(Lane *lane, uint64_t number) {
 }
 
 static PyObject *lane_claim(Lane *lane, PyObject *Py_UNUSED(ignored)) {
+    // The outcome of the task before may have gone another way than through publish().
+    atomic_store_explicit(word64(lane, AT_BEGAN), 0, memory_order_relaxed);
     if (queue_is_empty(lane)) {
         int found;
         Py_BEGIN_ALLOW_THREADS
@@ -157,29 +161,22 @@ static PyObject *lane_claim(Lane *lane, PyObject *Py_UNUSED(ignored)) {
     return PyBytes_FromStringAndSize((char *)lane->memory + AT_TASKS + slot.offset, slot.size);
 }
 
-static int ring_bell(int fd) {
+// Wake the collector if it sleeps until there is an outcome.
+static int tell(Lane *lane) {
+    _Atomic uint32_t *listen = word32(lane, AT_LISTEN);
+    if (!(atomic_load(listen) & LISTEN_COLLECTOR))
+        return 0;
+    if (!(atomic_fetch_and(listen, ~(uint32_t)LISTEN_COLLECTOR) & LISTEN_COLLECTOR))
+        return 0;
     uint64_t one = 1;
     ssize_t written;
     do
-        written = write(fd, &one, sizeof one);
+        written = write(lane->bell_fd, &one, sizeof one);
     while (written < 0 && errno == EINTR);
     if (written < 0 && errno != EAGAIN) {  // a counter that is full wakes as well
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    return 0;
-}
-
-// Tell whoever sleeps until there is an outcome.
-static int tell(Lane *lane) {
-    const uint32_t sleepers = LISTEN_COLLECTOR | LISTEN_WAITER;
-    if (!(atomic_load(word32(lane, AT_LISTEN)) & sleepers))
-        return 0;
-    uint32_t was = atomic_fetch_and(word32(lane, AT_LISTEN), ~sleepers);
-    if (was & LISTEN_WAITER)
-        return ring_bell(lane->waiter_fd);
-    if (was & LISTEN_COLLECTOR)
-        return ring_bell(lane->collector_fd);
     return 0;
 }
 
@@ -241,35 +238,41 @@ static PyObject *lane_note(Lane *lane, PyObject *number) {
 }
 
 static int lane_init(Lane *lane, PyObject *args, PyObject *kwds) {
-    static char *names[] = {"memory", "collector_fd", "waiter_fd", NULL};
-    PyObject *memory;
+    static char *names[] = {"memory_fd", "bell_fd", NULL};
+    int memory_fd;
+    struct stat status;
     if (lane->memory != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "a Lane is made once");
         return -1;
     }
-    if (!PyArg_ParseTupleAndKeywords(args, kwds, "Oii", names, &memory, &lane->collector_fd,
-                                     &lane->waiter_fd))
+    if (!PyArg_ParseTupleAndKeywords(args, kwds, "ii", names, &memory_fd, &lane->bell_fd))
         return -1;
-    if (PyObject_GetBuffer(memory, &lane->view, PyBUF_WRITABLE) < 0)
+    if (fstat(memory_fd, &status) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
         return -1;
-    if (lane->view.len != LANE_SIZE || (uintptr_t)lane->view.buf % 8 != 0) {
-        PyErr_Format(PyExc_ValueError, "a lane has %d bytes, this memory %zd", (int)LANE_SIZE,
-                     lane->view.len);
-        PyBuffer_Release(&lane->view);
+    }
+    if (status.st_size < LANE_SIZE) {  // to touch what is beyond the end would be SIGBUS
+        PyErr_Format(PyExc_ValueError, "a lane has %d bytes, this memory %lld", (int)LANE_SIZE,
+                     (long long)status.st_size);
+        return -1;
+    }
+    void *memory = mmap(NULL, LANE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd, 0);
+    if (memory == MAP_FAILED) {
+        PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
     cpu_set_t processors;
     lane->may_spin = sched_getaffinity(0, sizeof processors, &processors) != 0 ||
                      CPU_COUNT(&processors) > 1;
     lane->spin = SPIN_START;
-    lane->memory = lane->view.buf;
+    lane->memory = memory;
     return 0;
 }
 
 static void lane_dealloc(Lane *lane) {
     PyTypeObject *type = Py_TYPE(lane);
     if (lane->memory != NULL)
-        PyBuffer_Release(&lane->view);
+        munmap(lane->memory, LANE_SIZE);
     type->tp_free((PyObject *)lane);
     Py_DECREF(type);
 }
@@ -290,9 +293,11 @@ static PyMethodDef lane_methods[] = {
 };
 
 static PyType_Slot lane_slots[] = {
-    {Py_tp_doc, "Lane(memory, collector_fd, waiter_fd): the worker's side of a lane.\n\n"
-                "memory: a writable buffer of LANE_SIZE bytes that Go maps too. The descriptors\n"
-                "are eventfds. Not to be used by two threads at once, nor after a fork."},
+    {Py_tp_doc, "Lane(memory_fd, bell_fd): the worker's side of a lane.\n\n"
+                "memory_fd: a file of LANE_SIZE bytes or more that Go maps too; it is mapped and not\n"
+                "kept. bell_fd: the eventfd that wakes the collector. OSError where it can't be\n"
+                "mapped, ValueError where it is too small. Not to be used by two threads at once,\n"
+                "nor after a fork."},
     {Py_tp_new, PyType_GenericNew},
     {Py_tp_init, lane_init},
     {Py_tp_dealloc, lane_dealloc},

@@ -37,8 +37,12 @@ class RegionError(Exception):
 class Channel:
     """Receives and sends one message at a time; both block."""
 
-    def __init__(self, fd: int, lane: Lane | None) -> None:
+    def __init__(self, fd: int, lane: Lane | None, bell_fd: int) -> None:
+        """bell_fd is the lane's; closed here where there is none."""
         self.lane = lane
+        self._bell_fd = bell_fd
+        if lane is None:
+            os.close(bell_fd)
         # The C class, and memory that is not filled: a forked worker's first steps each copy the
         # pages that they touch.
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, fileno=fd)
@@ -119,7 +123,11 @@ class Channel:
                 os.close(fd)
 
     def close(self) -> None:
-        """Close this end (in a child that is no worker)."""
+        """Close this end (in a child that is no worker): what the parent shares is not mapped any
+        more, so that no task can be claimed.
+        """
+        if self.lane is not None:
+            os.close(self._bell_fd)
         self.lane = None
         self._socket.close()
 

@@ -7,7 +7,6 @@ not begun, because the worker was killed right then, from one that was begun.
 
 from __future__ import annotations
 
-import mmap
 import os
 
 from gopool._worker._lane import LANE_SIZE, Lane
@@ -16,14 +15,15 @@ from gopool._worker._lane import LANE_SIZE, Lane
 NO_NOTE = 2**64 - 1
 
 
-def open_lane(fd: int, collector_fd: int, waiter_fd: int) -> Lane | None:
+def open_lane(fd: int, bell_fd: int) -> Lane | None:
     """Map the lane that lies in `fd`; what is written to `fd` from now on goes behind it.
 
+    bell_fd is the eventfd that wakes the collector.
     None: there is no memory for it, and it says so to the parent.
     """
     os.lseek(fd, LANE_SIZE, os.SEEK_SET)
     try:
-        return Lane(mmap.mmap(fd, LANE_SIZE), collector_fd, waiter_fd)
+        return Lane(fd, bell_fd)
     except OSError:
         os.pwrite(fd, NO_NOTE.to_bytes(8, "little"), 0)
         return None

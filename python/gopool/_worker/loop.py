@@ -37,7 +37,7 @@ def main(
     endpoint: PassedFD,
     parent: PassedFD,
     memory: PassedFD | None,
-    bells: tuple[PassedFD, PassedFD],
+    bell: PassedFD,
     stderr: PassedFD | None,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
@@ -51,7 +51,7 @@ def main(
         endpoint: this worker's end of the socket pair.
         parent: the read end of the parent's lifeline.
         memory: what is shared with the parent, the lane and the crash dump; None: nothing.
-        bells: the eventfds that wake the collector, and one that waits for a result.
+        bell: the eventfd that wakes the collector.
         stderr: what becomes descriptor 2; None: that stays as it is.
         initializer, initargs, maxtasks: as in multiprocessing.Pool.
         wrap_exception: whether the text of a task's traceback travels with its exception.
@@ -64,8 +64,8 @@ def main(
         os.close(stderr.fd)
     ondemand.free_import_locks()
     ondemand.offer_pool_module()
-    shared = None if memory is None else open_lane(memory.fd, *(bell.fd for bell in bells))
-    worker = _current = Worker(Channel(endpoint.fd, shared), maxtasks, wrap_exception)
+    shared = None if memory is None else open_lane(memory.fd, bell.fd)
+    worker = _current = Worker(Channel(endpoint.fd, shared, bell.fd), maxtasks, wrap_exception)
     try:
         worker.initialize(initializer, initargs, -1 if memory is None else memory.fd)
         worker.serve()
