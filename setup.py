@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Builds gopool/_native/_pyapi.<EXT_SUFFIX> from the Go package ./pyapi.
+"""Builds gopool/_native/_pyapi.<EXT_SUFFIX> from the Go package ./pyapi, and the workers' C module.
 
-This is the one place where setuptools meets the Go build; how the file comes about stands in
+This is the one place where setuptools meets the Go build; how its file comes about stands in
 build_backend/gopool_build/bindings.py, all metadata in pyproject.toml. By hand:
 
     python setup.py build_ext --inplace
@@ -22,10 +22,13 @@ from gopool_build.bindings import build_extension  # noqa: E402
 
 
 class BuildGoExtension(build_ext):
-    """build_ext whose only extension is compiled by Go instead of by setuptools."""
+    """build_ext whose extension without C sources is compiled by Go instead of by setuptools."""
 
     def build_extension(self, ext: Extension) -> None:
         """Build `ext` where setuptools wants it: build folder, wheel or source tree."""
+        if ext.sources:
+            super().build_extension(ext)
+            return
         try:
             build_extension(ROOT, Path(self.get_ext_fullpath(ext.name)).absolute())
         except BuildError as error:
@@ -33,7 +36,16 @@ class BuildGoExtension(build_ext):
 
 
 setup(
-    # No sources: setuptools shall neither compile nor pack any.
-    ext_modules=[Extension("gopool._native._pyapi", sources=[])],
+    ext_modules=[
+        # No sources: setuptools shall neither compile nor pack any. First, since it looks whether
+        # this machine can build at all.
+        Extension("gopool._native._pyapi", sources=[]),
+        Extension(
+            "gopool._worker._lane",
+            sources=["python/gopool/_worker/_lane.c"],
+            extra_compile_args=["-std=c11", "-O2", "-g0", "-Wall", "-Wextra", "-Werror=implicit"],
+            extra_link_args=["-Wl,-s"],
+        ),
+    ],
     cmdclass={"build_ext": BuildGoExtension},
 )

@@ -3,7 +3,10 @@
 package bridge
 
 import (
+	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +41,13 @@ type PoolWires struct {
 	Functions Functions
 	ring      []byte
 	alarm     *Alarm
+
+	// lanes is held for reading by whoever looks into lanes, which the pool's lock and links'
+	// locks may be taken under, and for writing by whoever maps or unmaps one.
+	lanes     sync.RWMutex
+	links     []*WorkerLink
+	look      atomic.Bool // lanes must be looked at once more
+	listening atomic.Bool // the collector sleeps: new lanes must be told
 }
 
 // OpenPool makes a pool whose outcomes go into the ring that lies in ringFD.
@@ -48,7 +58,7 @@ func (b *Board) OpenPool(cfg gopool.Config, ringFD, ringSize, wakeFD, eventFD in
 	}
 	w := &PoolWires{Outcomes: NewOutcomes(ring, wakeFD), Events: NewEvents(eventFD), ring: ring}
 	w.Pool = gopool.NewPool(cfg, w)
-	w.alarm = b.Poller.NewAlarm(w.Pool.Tick)
+	w.alarm = b.Poller.NewAlarm(w.tick)
 	return w, nil
 }
 
@@ -79,12 +89,16 @@ func (w *PoolWires) Summon() {
 	w.Outcomes.Poke() // as WorkerExited
 }
 
+// Look implements gopool.Sink.
+func (w *PoolWires) Look() { w.look.Store(true) }
+
 // Event implements gopool.Sink.
 func (w *PoolWires) Event(e *gopool.Event) { w.Outcomes.Tell(e) }
 
 // Release unmaps the ring. Only after the last worker is gone and Python reads no more.
 func (w *PoolWires) Release() error {
 	w.alarm.Unset()
+	w.part(func(*WorkerLink) bool { return true }) // of a pool that never listened
 	return UnmapShared(w.ring)
 }
 
@@ -119,11 +133,16 @@ func (a *Adopted) Reaped(exit gopool.ExitStatus) error {
 	return a.board.Processes.Reaped(a.ID, exit)
 }
 
-// MapShared maps a descriptor's memory, shared with whoever maps it as well.
+// MapShared maps a descriptor's memory, shared with whoever maps it as well, but not with children
+// that this process forks: what they did to it would be taken for a worker's doing.
 func MapShared(fd, size int) ([]byte, error) {
 	mem, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("bridge: mapping %d bytes: %w", size, err)
+	}
+	if err := unix.Madvise(mem, unix.MADV_DONTFORK); err != nil {
+		return nil, errors.Join(fmt.Errorf("bridge: keeping memory out of forks: %w", err),
+			UnmapShared(mem))
 	}
 	return mem, nil
 }

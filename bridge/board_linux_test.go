@@ -126,7 +126,7 @@ func TestAttachRefused(t *testing.T) {
 			p := newProcess(t)
 			index := r.submit("a")
 			for i := range 3 {
-				ends := bridge.Endpoints{Socket: parent, Peer: child, PIDFD: p.pidfd}
+				ends := bridge.Endpoints{Socket: parent, Peer: child, PIDFD: p.pidfd, Lane: -1}
 				tt.change(&ends)
 				id := r.board.Attach(r.wires, p.pid, ends)
 				require.Equal(t, int(id), r.ended())

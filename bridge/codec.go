@@ -117,6 +117,18 @@ func AppendStop(dst []byte) []byte {
 	return dst
 }
 
+// AppendLook appends a Look frame to dst.
+func AppendLook(dst []byte) []byte {
+	dst, _ = beginFrame(dst, KindLook, 1).finish()
+	return dst
+}
+
+// AppendDozing appends a Dozing frame to dst.
+func AppendDozing(dst []byte) []byte {
+	dst, _ = beginFrame(dst, KindDozing, 1).finish()
+	return dst
+}
+
 // AppendHello appends a Hello frame to dst.
 //
 // Errors: *ProtocolError where the pid is out of range; dst is returned as it came then.

@@ -273,7 +273,7 @@ func DecodeFromWorker(frame []byte, descriptor bool) (m FromWorker, err error) {
 		d.arity(elements, 4)
 		m.Hello.PID = uint32(d.uint(1, maxPID))
 		m.Hello.Flags = uint32(d.uint(0, 1<<32-1))
-	case KindReady:
+	case KindReady, KindDozing:
 		d.arity(elements, 1)
 	case KindFailed:
 		d.arity(elements, 3)
@@ -300,7 +300,7 @@ func DecodeToWorker(frame []byte, descriptor bool) (m ToWorker, err error) {
 		m.Task.Function = uint32(d.uint(0, 1<<32-1))
 		m.Task.Payload, m.Task.RegionSize = d.payload()
 		m.Task.Definition = d.definition(m.Task.Function)
-	case KindStop:
+	case KindStop, KindLook:
 		d.arity(elements, 1)
 	default:
 		d.fail(d.kindAt, reasonUnknown)

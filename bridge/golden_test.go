@@ -97,8 +97,11 @@ func decode(frame []byte, descriptor, toWorker bool) (any, error) {
 func encode(m any) ([]byte, error) {
 	switch m := m.(type) {
 	case bridge.ToWorker:
-		if m.Kind == bridge.KindTask {
+		switch m.Kind {
+		case bridge.KindTask:
 			return bridge.AppendTask(nil, &m.Task)
+		case bridge.KindLook:
+			return bridge.AppendLook(nil), nil
 		}
 		return bridge.AppendStop(nil), nil
 	case bridge.FromWorker:
@@ -109,6 +112,8 @@ func encode(m any) ([]byte, error) {
 			return bridge.AppendDone(nil, &m.Done)
 		case bridge.KindFailed:
 			return bridge.AppendFailed(nil, &m.Failed)
+		case bridge.KindDozing:
+			return bridge.AppendDozing(nil), nil
 		}
 	}
 	return bridge.AppendReady(nil), nil
@@ -125,7 +130,7 @@ func (g *goldenMessage) message() any {
 		return bridge.ToWorker{Kind: g.Kind, Task: bridge.Task{ID: g.Task, Mode: g.Mode,
 			Function: g.Function, Payload: payload, RegionSize: g.Region,
 			Definition: g.Definition}}
-	case bridge.KindStop:
+	case bridge.KindStop, bridge.KindLook:
 		return bridge.ToWorker{Kind: g.Kind}
 	}
 	m := bridge.FromWorker{Kind: g.Kind}

@@ -488,7 +488,8 @@ func TestDeathWhilePaused(t *testing.T) {
 		{successor.ends.PIDFD, w.ends.PIDFD}} {
 		require.NoError(t, unix.Dup3(fds[0], fds[1], unix.O_CLOEXEC))
 	}
-	ends := bridge.Endpoints{Socket: w.ends.Socket, Peer: successor.ends.Peer, PIDFD: w.ends.PIDFD}
+	ends := bridge.Endpoints{Socket: w.ends.Socket, Peer: successor.ends.Peer, PIDFD: w.ends.PIDFD,
+		Lane: -1}
 	successor.id = r.board.Attach(r.wires, successor.cmd.Process.Pid, ends)
 	last := r.submit("a")
 	for i := range last + 1 {

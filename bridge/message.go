@@ -14,10 +14,12 @@ type Kind uint64
 const (
 	KindTask   Kind = 1
 	KindStop   Kind = 2
+	KindLook   Kind = 3
 	KindHello  Kind = 16
 	KindReady  Kind = 17
 	KindDone   Kind = 18
 	KindFailed Kind = 19
+	KindDozing Kind = 20
 )
 
 // Mode says how a task's function is applied.
@@ -65,11 +67,11 @@ type Task struct {
 type Hello struct {
 	Version uint32
 	PID     uint32 // as the worker sees it; another number in another pid namespace
-	Flags   uint32 // FlagRing; unknown bits are ignored
+	Flags   uint32 // FlagLane; unknown bits are ignored
 }
 
-// FlagRing in Hello.Flags announces the outcome ring of PROTOCOL.md, section 8 (reserved).
-const FlagRing uint32 = 1
+// FlagLane in Hello.Flags says that the worker uses its lane (PROTOCOL.md, section 8).
+const FlagLane uint32 = 1
 
 // Done is how one task ended.
 type Done struct {
@@ -86,7 +88,7 @@ type Failed struct {
 }
 
 // FromWorker is a decoded message of a worker. Kind names the only field that means something;
-// Ready has none.
+// Ready and Dozing have none.
 type FromWorker struct {
 	Kind   Kind
 	Hello  Hello

@@ -183,6 +183,13 @@ func (q *Outcomes) available() int {
 // full says that the collector is so far behind that workers should wait. mu is held.
 func (q *Outcomes) full() bool { return q.waiting >= maxOverflow || q.regions >= q.most }
 
+// Full says that the collector is so far behind that no outcome should be read from workers now.
+func (q *Outcomes) Full() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.full()
+}
+
 // PauseIfFull calls pause, and later resume, where the collector is so far behind that no more
 // outcomes should be read from workers.
 func (q *Outcomes) PauseIfFull(pause, resume func()) bool {

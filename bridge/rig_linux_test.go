@@ -114,7 +114,7 @@ func (r *rig) launch(script string) *worker {
 	require.NoError(r.t, err)
 	control, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	require.NoError(r.t, err)
-	w := &worker{r: r, control: control[0]}
+	w := &worker{r: r, control: control[0], ends: bridge.Endpoints{Lane: -1}}
 	w.ends.Socket = link[0]
 	w.ends.Peer, err = unix.FcntlInt(uintptr(link[1]), unix.F_DUPFD_CLOEXEC, 0)
 	require.NoError(r.t, err)

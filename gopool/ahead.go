@@ -2,21 +2,19 @@
 
 package gopool
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // This file decides how many tasks a worker may hold beyond the one that it runs.
 //
-// A worker that finds its next task already waiting in its socket does not sleep between two
-// tasks, and waking up costs more than a short task. But a task sent ahead sits behind a task
-// that may turn out long. Three rules keep that exact:
-//   - tasks are sent ahead only for functions that were measured to be quick, and only as long
-//     as the queue holds more than that;
-//   - a worker that runs dry while nothing is queued takes what others have not begun;
-//   - what sits behind a task that has become slow goes back to the front of the queue as soon
-//     as any worker has room.
+// A worker that finds its next task already there does not sleep between two tasks, and waking it
+// up costs more than a short task. But a task sent ahead sits behind a task that may turn out long.
+// These rules keep that exact:
+//   - tasks are sent ahead only for functions that were measured to be quick;
+//   - while a worker is idle, only behind so little that waking the idle one would take as long;
+//   - a worker that runs dry while nothing is queued takes what others have not begun, where that is
+//     worth being woken for;
+//   - what sits behind a task that has become slow goes back to the front of the queue as soon as
+//     any worker has room, and within one or two milliseconds whatever else happens.
 
 // SendAhead says whether tasks are sent ahead.
 type SendAhead int
@@ -29,10 +27,13 @@ const (
 
 const (
 	// maxAhead is how many unbegun tasks a worker may hold; more gain nothing measurable.
-	maxAhead = 16
-	// aheadTime is how much work may wait in a worker's socket: a pool whose tasks take a
-	// millisecond behaves as if nothing were ever sent ahead.
+	maxAhead = 64
+	// aheadTime is how much work may wait at a worker: a pool whose tasks take a millisecond
+	// behaves as if nothing were ever sent ahead.
 	aheadTime = 500 * time.Microsecond
+	// wakeTime is about what a sleeping worker takes to begin a task: a task that waits no longer
+	// for one that is awake loses nothing.
+	wakeTime = 50 * time.Microsecond
 	// minSamples is how often a function is measured before anything is sent ahead.
 	minSamples = 4
 	// stalledAfter is when a task counts as slow: what sits behind it is taken back.
@@ -58,12 +59,12 @@ func (p *pace) observe(took time.Duration) {
 	p.mean += (took - p.mean) / 8
 }
 
-// ahead is how many tasks of this pace may be sent ahead.
-func (p *pace) ahead() int {
+// within is how many tasks of this pace fit into a time; none before enough were measured.
+func (p *pace) within(room time.Duration) int {
 	if p == nil || p.samples < minSamples {
 		return 0
 	}
-	return int(min(aheadTime/max(p.mean, 1), maxAhead))
+	return int(min(room/max(p.mean, 1), maxAhead))
 }
 
 // paces holds the pace of each function; 0 is all that have no number.
@@ -88,7 +89,7 @@ func (p *Pool) depth() int {
 	ahead := maxAhead
 	if p.cfg.SendAhead == AheadAuto {
 		// The last tasks of a queue are shared out evenly.
-		ahead = min(p.paces[t.Function].ahead(), p.queue.len()/len(p.workers))
+		ahead = min(p.paces[t.Function].within(aheadTime), p.queue.len()/len(p.workers))
 	}
 	return 1 + ahead
 }
@@ -99,12 +100,17 @@ func (p *Pool) feed(w *worker, now time.Time) {
 	if p.ahead > 0 {
 		p.relieve(now)
 	}
+	p.fill(w, now)
+}
+
+// fill grants queued tasks to a worker up to its depth.
+func (p *Pool) fill(w *worker, now time.Time) {
 	if len(w.leases) > 0 && w.leases[0].timeout() > 0 {
 		return // nothing waits behind a task that may be cut short
 	}
-	for p.queue.len() > 0 && len(w.leases) < p.depth() && p.mayGrant(w) {
+	for w.state == Busy && p.queue.len() > 0 && len(w.leases) < p.depth() && p.mayGrant(w) {
 		t := p.next()
-		if t == nil || w.state != Busy || !p.grant(w, t, now) {
+		if t == nil || !p.grant(w, t, now) {
 			return
 		}
 	}
@@ -114,35 +120,142 @@ func (p *Pool) mayGrant(w *worker) bool {
 	return !w.retire && (p.cfg.MaxTasks == 0 || w.granted < p.cfg.MaxTasks)
 }
 
+// place grants a new task to a worker that is awake, where it begins there as soon as it would on
+// one that has to be woken; nothing is queued before it. false: the queue is the place for it.
+func (p *Pool) place(t *Task) bool {
+	if p.cfg.SendAhead == AheadNever || t.timeout() > 0 || p.isCancelled(t) || p.broken != nil {
+		return false
+	}
+	room, idle := aheadTime, len(p.idle) > 0
+	if idle {
+		room = wakeTime
+	}
+	most := p.paces[t.Function].within(room)
+	if most == 0 {
+		return false
+	}
+	now := p.now()
+	if idle && p.idle[len(p.idle)-1].link.Progress(now).Awake {
+		return false // dispatch takes that one
+	}
+	w := p.leastLoaded(now, most)
+	if w == nil {
+		return false
+	}
+	if !p.grant(w, t, now) {
+		p.dispatch() // it is in the queue, or settled
+		p.appetite()
+	}
+	return true
+}
+
+// maxCandidates bounds how many workers place looks at.
+const maxCandidates = 4
+
+// leastLoaded finds a busy worker that is awake, with fewer unbegun tasks than most.
+func (p *Pool) leastLoaded(now time.Time, most int) (best *worker) {
+	for range min(len(p.crew), maxCandidates) {
+		if p.cursor >= len(p.crew) {
+			p.cursor = 0
+		}
+		w := p.crew[p.cursor]
+		at := w.link.Progress(now)
+		if w.state == Busy && at.Awake && at.Unbegun < most && at.Busy < stalledAfter &&
+			len(w.leases) > 0 && w.leases[0].timeout() == 0 && p.mayGrant(w) {
+			most, best = at.Unbegun, w
+			if most == 0 {
+				break
+			}
+		}
+		p.cursor++
+	}
+	return best
+}
+
+// watchAhead is part of a Tick: nothing sits behind a slow task for longer than until the next one.
+// Nobody else may come: the collector may be in a callback, and a worker that runs dry says so only
+// while tasks are queued.
+func (p *Pool) watchAhead(now time.Time) {
+	if p.ahead == 0 {
+		return
+	}
+	p.relieve(now)
+	if p.ahead > 0 {
+		p.arm(now.Add(stalledAfter))
+	}
+}
+
 // relieve takes back what sits behind tasks that have become slow.
 func (p *Pool) relieve(now time.Time) {
 	for _, w := range p.workers {
-		if len(w.leases) > 1 && now.Sub(w.since) > stalledAfter {
-			p.takeBack(w)
+		if len(w.leases) > 1 && w.state == Busy {
+			at := w.link.Progress(now)
+			if keep := w.next(at); at.Unbegun > keep && w.busyFor(at, now) > stalledAfter {
+				p.takeBack(w, keep)
+			}
 		}
 	}
 }
 
-// steal takes back what busy workers have not begun, where nothing is queued: from one after the
-// other, the most loaded first, until something came. A worker may have begun, or even done, all
-// that it holds, its outcomes still on their way.
-func (p *Pool) steal() {
+// next is 1 where a worker has begun none of its tasks: the first stays, as its next one. Whether it
+// waits for too long is for rescue to say.
+func (w *worker) next(at Progress) (keep int) {
+	if at.Unbegun >= len(w.leases) {
+		return 1
+	}
+	return 0
+}
+
+// busyFor is how long a worker has been at its task, or has had one and not begun it.
+func (w *worker) busyFor(at Progress, now time.Time) time.Duration {
+	switch {
+	case at.Began:
+		return at.Busy
+	case w.sent.After(w.since):
+		return now.Sub(w.sent)
+	}
+	return now.Sub(w.since)
+}
+
+// steal takes back what busy workers have not begun, where nothing is queued and it is worth it:
+// half of what one has, from the most loaded first, all of it where it sits behind a slow task.
+func (p *Pool) steal(now time.Time) {
 	if p.ahead == 0 || p.queue.len() > 0 {
 		return
 	}
-	victims := make([]*worker, 0, len(p.workers))
-	for _, w := range p.workers {
-		if len(w.leases) > 1 {
-			victims = append(victims, w)
+	for range maxCandidates {
+		var victim *worker
+		most, keep := 0, 0
+		for _, w := range p.workers {
+			if len(w.leases) < 2 || w.state != Busy {
+				continue
+			}
+			at := w.link.Progress(now)
+			stalled := w.busyFor(at, now) > stalledAfter
+			switch next := w.next(at); {
+			case at.Unbegun-next <= most:
+			case stalled:
+				victim, most, keep = w, at.Unbegun-next, next
+			case p.worthWaking(w, at.Unbegun):
+				victim, most, keep = w, at.Unbegun-next, max(at.Unbegun/2, next)
+			}
 		}
-	}
-	slices.SortFunc(victims, func(a, b *worker) int { return len(b.leases) - len(a.leases) })
-	for _, w := range victims {
-		p.takeBack(w)
+		if victim == nil {
+			return
+		}
+		p.takeBack(victim, keep)
 		if p.queue.len() > 0 {
 			return
 		}
 	}
+}
+
+// worthWaking says whether so many unbegun tasks of a worker take longer than waking another one.
+func (p *Pool) worthWaking(w *worker, unbegun int) bool {
+	if p.cfg.SendAhead == AheadAlways {
+		return true
+	}
+	return unbegun > p.paces[w.leases[len(w.leases)-1].Function].within(wakeTime)
 }
 
 // unreadAfter is how long a worker may leave its first task unread while another worker is idle. A
@@ -156,29 +269,32 @@ func (p *Pool) lookForUnread(now time.Time) {
 	p.arm(now.Add(unreadAfter))
 }
 
-// rescue takes back first tasks that have not been read for too long, where another worker is idle.
+// rescue takes back first tasks that have not been begun for too long, where another worker is idle.
 func (p *Pool) rescue(now time.Time) {
 	if len(p.idle) == 0 {
 		return
 	}
 	for _, w := range p.workers {
-		if w.state != Busy || w.reads {
+		if w.state != Busy {
 			continue
 		}
-		if due := w.since.Add(unreadAfter); now.Before(due) {
+		at := w.link.Progress(now)
+		if at.Unbegun == 0 || at.Began {
+			continue
+		}
+		if left := unreadAfter - w.busyFor(at, now); left > 0 {
 			p.looking = true
-			p.arm(due)
+			p.arm(now.Add(left))
 			continue
 		}
-		p.takeBack(w)
-		w.reads = w.state == Busy
+		p.takeBack(w, 0)
 	}
 }
 
-// takeBack returns what a worker has not read to the front of the queue.
-func (p *Pool) takeBack(w *worker) {
+// takeBack returns what a worker has not begun to the front of the queue, all but keep tasks.
+func (p *Pool) takeBack(w *worker, keep int) {
 	before := w.ahead()
-	p.queue.pushFront(w.revoke(w.link.TakeBack())...)
+	p.queue.pushFront(w.revoke(w.link.TakeBack(keep))...)
 	p.ahead += w.ahead() - before
 	if w.state == Busy && len(w.leases) == 0 { // it had not read even the first
 		p.rest(w)

@@ -27,13 +27,15 @@ func TestPace(t *testing.T) {
 	for range minSamples - 1 {
 		p.observe(10 * time.Microsecond)
 	}
-	require.Zero(t, p.ahead())
+	require.Zero(t, p.within(aheadTime))
 	p.observe(10 * time.Microsecond)
-	require.Equal(t, maxAhead, p.ahead())
+	require.Equal(t, 50, p.within(aheadTime), "as many as fit into the time")
+	require.Equal(t, 5, p.within(wakeTime))
+	require.Equal(t, maxAhead, p.within(time.Second), "but no more than allowed")
 	p.observe(20 * time.Millisecond)
-	require.Zero(t, p.ahead(), "one slow task makes it slow")
+	require.Zero(t, p.within(aheadTime), "one slow task makes it slow")
 	p.observe(10 * time.Microsecond)
-	require.Zero(t, p.ahead(), "one quick task does not make it quick")
+	require.Zero(t, p.within(aheadTime), "one quick task does not make it quick")
 }
 
 // The table of functions stays bounded; what is beyond shares an entry.
@@ -46,20 +48,42 @@ func TestPacesAreBounded(t *testing.T) {
 	assert.Equal(t, maxPaces, ps[0].samples)
 }
 
-// A worker that runs dry takes what another has not begun, oldest first.
+// A worker that runs dry takes the younger half of what another has not begun, oldest first.
 func TestSteal(t *testing.T) {
 	b := newBench(t, Config{SendAhead: AheadAlways})
 	busy := b.worker().boot()
-	b.submit(5)
+	b.submit(6)
 	busy.finish(busy.begin())
 	running := busy.begin()
-	require.Len(t, busy.unread, 3)
+	require.Len(t, busy.unread, 4)
 	idle := b.worker().boot()
-	require.Equal(t, []TaskID{3}, idle.unread)
-	assert.Empty(t, busy.unread)
+	assert.Equal(t, []TaskID{3, 4}, busy.unread)
+	require.Equal(t, []TaskID{5, 6}, idle.unread)
 	idle.finish(idle.begin())
-	assert.Equal(t, []TaskID{4, 5}, idle.unread)
+	idle.finish(idle.begin())
+	assert.Equal(t, []TaskID{3}, busy.unread)
+	assert.Equal(t, []TaskID{4}, idle.unread)
 	busy.finish(running)
+}
+
+// What waits no longer than another worker takes to wake up stays where it is, unless the task
+// before it has become slow.
+func TestStealOnlyWhatIsWorthIt(t *testing.T) {
+	c := newAheadBench(t)
+	busy := c.worker().boot()
+	c.measure(busy, 20*time.Microsecond)
+	c.submit(1)
+	busy.begin()
+	busy.awake, busy.busy = true, time.Microsecond
+	c.submit(2)
+	require.Len(t, busy.unread, 2, "placed behind the one that runs")
+	idle := c.worker().boot()
+	require.Empty(t, idle.unread, "two tasks of 20 microseconds are done before it is awake")
+	busy.busy = 2 * time.Millisecond
+	c.advance(stalledAfter)
+	assert.Empty(t, busy.unread)
+	assert.Len(t, idle.unread, 1)
+	assert.Equal(t, 1, c.pool.queue.len(), "the other waits for whoever is free first")
 }
 
 // Where the most loaded worker has nothing left to take, the next one is asked.
@@ -76,7 +100,7 @@ func TestStealFromTheNext(t *testing.T) {
 	second.begin()
 	require.NotEmpty(t, second.unread)
 	idle := b.worker().boot()
-	assert.Len(t, idle.unread, 1, "with an idle worker and an unbegun task")
+	assert.NotEmpty(t, idle.unread, "with an idle worker and an unbegun task")
 }
 
 // A task behind one that has become slow goes to whoever has room next, before younger ones.
@@ -86,11 +110,158 @@ func TestRelieve(t *testing.T) {
 	b.submit(2 + 4*maxAhead)
 	slow.finish(slow.begin())
 	slow.begin()
+	slow.busy = time.Second
 	behind := slow.unread[0]
-	b.pool.workers[slow.id].since = time.Now().Add(-time.Second)
 	quick.finish(quick.begin())
 	assert.Equal(t, behind, quick.unread[0])
 	assert.Empty(t, slow.unread)
+}
+
+// newAheadBench makes a pool on a fake clock that sends ahead as measured.
+func newAheadBench(t *testing.T) *fakeClock { return newClockBench(t, Limits{}) }
+
+// measure has a worker do as many tasks of a length as it takes to trust it.
+func (c *fakeClock) measure(w *fakeWorker, took time.Duration) {
+	c.t.Helper()
+	for range minSamples {
+		c.submit(1)
+		id := w.begin()
+		c.now = c.now.Add(took)
+		w.finish(id)
+	}
+}
+
+// While all workers are busy, a quick task goes behind another at once: no worker has to ask for it.
+func TestPlaceBehindTheLeastLoaded(t *testing.T) {
+	c := newAheadBench(t)
+	one, two := c.worker().boot(), c.worker().boot()
+	c.submit(1)
+	one.begin()
+	c.measure(two, 10*time.Microsecond)
+	c.submit(1)
+	two.begin()
+	one.awake, two.awake = true, true
+	one.busy, two.busy = time.Microsecond, time.Microsecond
+	c.submit(10)
+	assert.Len(t, one.unread, 5)
+	assert.Len(t, two.unread, 5)
+	assert.Zero(t, c.pool.queue.len())
+}
+
+// A worker that sleeps, or runs a slow task, gets nothing ahead; nor does an unmeasured function.
+func TestPlaceNowhere(t *testing.T) {
+	for _, name := range []string{"asleep", "slow", "not measured"} {
+		t.Run(name, func(t *testing.T) {
+			c := newAheadBench(t)
+			w := c.worker().boot()
+			if name != "not measured" {
+				c.measure(w, 10*time.Microsecond)
+			}
+			c.submit(1)
+			w.begin()
+			w.awake, w.busy = name != "asleep", time.Microsecond
+			if name == "slow" {
+				w.busy = 2 * time.Millisecond
+			}
+			c.submit(1)
+			assert.Empty(t, w.unread)
+			assert.Equal(t, 1, c.pool.queue.len())
+			assert.True(t, w.hungry, "it tells when it goes to sleep")
+		})
+	}
+}
+
+// A quick task goes behind a worker that is awake rather than to one that must be woken; a tick
+// takes it back from there if the task before it turns out slow.
+func TestTickTakesBackFromASlowTask(t *testing.T) {
+	c := newAheadBench(t)
+	awake := c.worker().boot()
+	c.measure(awake, 10*time.Microsecond)
+	asleep := c.worker().boot()
+	c.submit(1)
+	require.Len(t, awake.unread, 1)
+	awake.begin()
+	awake.awake, awake.busy = true, time.Microsecond
+	c.submit(1)
+	require.Len(t, awake.unread, 1)
+	require.Empty(t, asleep.unread)
+	awake.busy = time.Hour
+	c.advance(2 * stalledAfter)
+	assert.Empty(t, awake.unread)
+	assert.Len(t, asleep.unread, 1)
+}
+
+// The same where nobody was idle when the task was sent, and nobody tells who has become idle since:
+// the collector may be in a callback.
+func TestTickTakesBackWithoutNews(t *testing.T) {
+	c := newAheadBench(t)
+	slow := c.worker().boot()
+	c.measure(slow, 10*time.Microsecond)
+	c.submit(1)
+	slow.begin()
+	slow.awake, slow.busy = true, time.Microsecond
+	c.submit(3)
+	require.Len(t, slow.unread, 3)
+	slow.busy = time.Hour
+	c.advance(2 * stalledAfter)
+	assert.Empty(t, slow.unread)
+	assert.Equal(t, 3, c.pool.queue.len())
+	assert.True(t, slow.hungry, "whoever runs dry from now on says so")
+	assert.NotEmpty(t, c.worker().boot().unread)
+}
+
+// While tasks that were sent ahead are begun in time the ticks go on, and end with the last of them.
+func TestTicksEndWithTheTasksAhead(t *testing.T) {
+	c := newAheadBench(t)
+	w := c.worker().boot()
+	c.measure(w, 10*time.Microsecond)
+	c.submit(1)
+	running := w.begin()
+	w.awake, w.busy = true, time.Microsecond
+	c.submit(1)
+	c.advance(5 * time.Millisecond)
+	require.Equal(t, []TaskID{w.unread[0]}, w.unread, "it is left where it is")
+	require.False(t, c.sink.alarm.IsZero())
+	w.finish(running)
+	w.finish(w.begin())
+	c.advance(time.Second)
+	assert.True(t, c.sink.alarm.IsZero(), "an idle pool is not woken up")
+}
+
+// A task that waits for a later one never deadlocks while another worker is free, and k long tasks
+// on k workers begin at once, whatever short ones came before: wherever they lie, ticks bring one to
+// each worker.
+func TestLongTasksBeginWhateverCameBefore(t *testing.T) {
+	for _, ahead := range []SendAhead{AheadAuto, AheadNever, AheadAlways} {
+		for workers := 1; workers <= 5; workers++ {
+			c := newAheadBench(t)
+			c.pool.cfg.SendAhead = ahead
+			crew := make([]*fakeWorker, workers)
+			for i := range crew {
+				crew[i] = c.worker().boot()
+				if i == 0 {
+					c.measure(crew[i], time.Microsecond)
+				}
+			}
+			c.submit(workers)
+			for _, w := range crew {
+				w.awake = true
+			}
+			// Long from now on, and all of them wait for the last.
+			for range 10 * workers {
+				c.advance(time.Millisecond)
+				for _, w := range crew {
+					if w.busy == 0 && len(w.unread) > 0 {
+						w.begin()
+						w.busy = time.Hour
+					}
+				}
+			}
+			for _, w := range crew {
+				assert.NotZero(t, w.busy, "%d workers, send ahead %v", workers, ahead)
+			}
+		}
+	}
 }
 
 // A death with tasks sent ahead fails the one that was begun; the others run elsewhere, once.
@@ -141,6 +312,7 @@ func TestNoTaskBesideAnIdleWorker(t *testing.T) {
 	stalled.finish(stalled.begin())
 	require.Len(t, stalled.unread, 2, "granted, and not read")
 	b.pool.workers[stalled.id].since = time.Now().Add(-time.Second)
+	b.pool.workers[stalled.id].sent = time.Now().Add(-time.Second)
 	b.pool.cfg.SendAhead = AheadNever
 	quick.finish(quick.begin())
 	assert.Len(t, quick.unread, 1)

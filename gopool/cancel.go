@@ -17,6 +17,7 @@ func (p *Pool) Cancel(job uint64, tasks int, terminate bool) (running int) {
 	begun := p.begun(job)
 	if len(begun) > 0 && !terminate && tasks == 1 {
 		p.dispatch() // what else was taken back
+		p.appetite()
 		return 1
 	}
 	p.cancelled[job] = tasks
@@ -34,6 +35,7 @@ func (p *Pool) Cancel(job uint64, tasks int, terminate bool) (running int) {
 		clear(p.cancelled) // the tasks never came
 	}
 	p.dispatch()
+	p.appetite()
 	return len(begun)
 }
 
@@ -45,7 +47,7 @@ func (p *Pool) begun(job uint64) map[*worker]*Task {
 		if !w.holds(job) || w.state != Busy {
 			continue
 		}
-		p.takeBack(w)
+		p.takeBack(w, 0)
 		// What is left was begun: it runs the last one, and the outcomes of those before it are
 		// on their way.
 		if n := len(w.leases); n > 0 && w.leases[n-1].Job == job {

@@ -29,8 +29,10 @@ func (p *Pool) Tick() {
 		p.checkLife(w, now)
 	}
 	p.wakeDelayed(now)
+	p.watchAhead(now)
 	p.rescue(now)
 	p.dispatch()
+	p.appetite()
 }
 
 // checkEnding kills a worker whose time to end by itself is over.

@@ -21,6 +21,9 @@ type fakeWorker struct {
 	signals []string
 	refuse  error // what Send returns
 	memory  uint64
+	awake   bool
+	hungry  bool
+	busy    time.Duration // how long it has been at its task
 }
 
 func (f *fakeWorker) Send(t *Task) error {
@@ -37,11 +40,18 @@ func (f *fakeWorker) Send(t *Task) error {
 func (f *fakeWorker) Settled(*Task) {}
 func (f *fakeWorker) Stop() error   { f.stopped = true; return nil }
 
-func (f *fakeWorker) TakeBack() []TaskID {
-	ids := f.unread
-	f.unread = nil
+func (f *fakeWorker) TakeBack(keep int) []TaskID {
+	keep = min(keep, len(f.unread))
+	ids := f.unread[keep:]
+	f.unread = f.unread[:keep:keep]
 	return ids
 }
+
+func (f *fakeWorker) Progress(time.Time) Progress {
+	return Progress{Awake: f.awake, Unbegun: len(f.unread), Began: f.busy > 0, Busy: f.busy}
+}
+
+func (f *fakeWorker) Hungry(yes bool) { f.hungry = yes }
 
 func (f *fakeWorker) Interrupt(tree bool) { f.signal("TERM", tree) }
 func (f *fakeWorker) Kill(tree bool)      { f.signal("KILL", tree) }
@@ -92,6 +102,7 @@ type fakeSink struct {
 	alarm    time.Time // zero: none
 	summons  int
 	events   []Event
+	looks    int
 }
 
 func (s *fakeSink) Deliver(o *Outcome)       { s.outcomes = append(s.outcomes, *o) }
@@ -100,6 +111,7 @@ func (s *fakeSink) WorkerExited(id WorkerID) { s.exited = append(s.exited, id) }
 func (s *fakeSink) Ended()                   { s.ended++ }
 func (s *fakeSink) Alarm(at time.Time)       { s.alarm = at }
 func (s *fakeSink) Summon()                  { s.summons++ }
+func (s *fakeSink) Look()                    { s.looks++ }
 func (s *fakeSink) Event(e *Event)           { s.events = append(s.events, *e) }
 
 func (s *fakeSink) indices() []uint64 {

@@ -66,6 +66,7 @@ func (p *Pool) Resize(size int) {
 		p.retire(w, "the pool was made smaller")
 	}
 	p.dispatch()
+	p.appetite()
 }
 
 // staying says that a worker is not on its way out.
@@ -82,7 +83,7 @@ func (p *Pool) retire(w *worker, why string) {
 	p.stats.Retired++
 	p.tell(EventRetire, w, nil, why)
 	if w.state == Busy {
-		p.takeBack(w) // which makes it idle where it had not begun anything
+		p.takeBack(w, 0) // which makes it idle where it had not begun anything
 	}
 	if w.state == Idle || w.state == Starting || w.state == Initializing {
 		p.end(w)
@@ -101,7 +102,7 @@ func (p *Pool) checkMemory(w *worker, now time.Time) {
 		w.reason = fmt.Sprintf("it used %d bytes of memory, more than worker_memory_limit (%d)",
 			used, hard)
 		p.tell(EventLimit, w, nil, w.reason)
-		p.takeBack(w)
+		p.takeBack(w, 0)
 		p.dropIdle(w)
 		w.state, w.asked = Stopping, true
 		w.link.Kill(true) // its task is settled when it is gone

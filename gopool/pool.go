@@ -32,6 +32,9 @@ type Sink interface {
 	Summon()
 	// Event tells what the pool did by itself.
 	Event(e *Event)
+	// Look asks that outcomes which nobody was told of be looked for, once the pool's call has
+	// returned.
+	Look()
 }
 
 // Pool owns the tasks between submission and outcome, and the records of the workers.
@@ -43,7 +46,10 @@ type Pool struct {
 	mu         sync.Mutex
 	queue      taskQueue
 	workers    map[WorkerID]*worker
+	crew       []*worker // those that can have tasks, for place
+	cursor     int       // where place begins in crew
 	idle       []*worker // waiting longest first
+	hungry     bool      // tasks are queued, and the workers tell when they go to sleep
 	guard      restartGuard
 	paces      paces
 	limits     Limits
@@ -84,6 +90,8 @@ func (p *Pool) AddWorker(pid int, link Link) WorkerID {
 	p.lastWorker++
 	w := &worker{id: p.lastWorker, pid: pid, link: link, added: p.now()}
 	p.workers[w.id] = w
+	p.crew = append(p.crew, w)
+	link.Hungry(p.hungry)
 	p.stats.Workers++
 	p.summoned = false
 	if p.limits.StartTimeout > 0 {
@@ -117,12 +125,32 @@ func (p *Pool) Submit(t *Task) (load uint64, err error) {
 		p.finish(t, &Outcome{Status: StatusBroken, Failure: p.broken})
 		return p.bytes, nil
 	}
+	if p.queue.len() == 0 && p.place(t) {
+		return p.bytes, nil
+	}
 	p.queue.push(t)
 	if len(p.idle) > 0 {
 		p.dispatch()
 	}
 	p.summon()
+	p.appetite()
 	return p.bytes, nil
+}
+
+// appetite has workers tell when they go to sleep while tasks are queued. One may have gone to sleep
+// just before, with an outcome that nobody was told of: so they are looked at.
+func (p *Pool) appetite() {
+	if hungry := p.queue.len() > 0; hungry != p.hungry {
+		p.hungry = hungry
+		for _, w := range p.workers {
+			if w.state != Exited {
+				w.link.Hungry(hungry)
+			}
+		}
+	}
+	if p.hungry {
+		p.sink.Look()
+	}
 }
 
 // Close says that no task will be submitted any more. Workers stop when all tasks are settled.
@@ -256,17 +284,31 @@ func (p *Pool) dispatch() {
 		return
 	}
 	now := p.now()
-	p.steal()
+	p.steal(now)
 	for len(p.idle) > 0 && p.queue.len() > 0 {
 		t := p.next()
 		if t == nil || len(p.idle) == 0 { // dropping the last task ends the workers
 			return
 		}
-		w := p.idle[0]
-		copy(p.idle, p.idle[1:])
-		p.idle = p.idle[:len(p.idle)-1]
-		p.grant(w, t, now)
+		w := p.takeIdle(now)
+		if p.grant(w, t, now) {
+			p.fill(w, now)
+		}
 	}
+}
+
+// takeIdle takes the idle worker that is to have the next task: one that is awake, or the one that
+// waits longest.
+func (p *Pool) takeIdle(now time.Time) *worker {
+	last := len(p.idle) - 1
+	w := p.idle[last]
+	if last > 0 && !w.link.Progress(now).Awake {
+		w = p.idle[0]
+		copy(p.idle, p.idle[1:])
+	}
+	p.idle[last] = nil
+	p.idle = p.idle[:last]
+	return w
 }
 
 // grant opens the lease of a task. A worker that can't be reached is ended, and the task goes
@@ -286,12 +328,16 @@ func (p *Pool) grant(w *worker, t *Task, now time.Time) bool {
 		return false
 	}
 	if len(w.leases) == 0 {
-		w.since, w.reads = now, false
+		w.since = now
 		p.watch(w, t, now)
 	} else {
+		if p.ahead == 0 {
+			p.arm(now.Add(stalledAfter)) // for watchAhead
+		}
 		p.ahead++
 	}
-	w.leases = append(w.leases, t)
+	w.sent = now
+	w.lease(t)
 	w.granted++
 	w.state = Busy
 	return true

@@ -2,7 +2,10 @@
 
 package gopool
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // This file holds what workers report, and the fate of worker and task that follows from it.
 
@@ -25,6 +28,7 @@ func (p *Pool) Ready(id WorkerID) error {
 		p.guard.succeeded()
 		p.rest(w)
 		p.dispatch()
+		p.appetite()
 	})
 }
 
@@ -89,12 +93,14 @@ func (p *Pool) Settle(id WorkerID, task TaskID, o *Outcome) error {
 	w.link.Settled(t)
 	p.ahead += w.ahead() - before
 	now := p.now()
-	p.paces.observe(t.Function, now.Sub(w.since))
-	w.since = now
+	if o.Ended.IsZero() || o.Ended.After(now) || o.Ended.Before(w.since) {
+		o.Ended, o.Took = now, now.Sub(w.since)
+	}
+	p.paces.observe(t.Function, o.Took)
+	w.since = o.Ended
 	w.proven = true
 	p.guard.worked()
 	if len(w.leases) > 0 {
-		w.reads = false
 		p.watch(w, w.leases[0], now)
 	}
 	if w.state == Busy {
@@ -104,6 +110,7 @@ func (p *Pool) Settle(id WorkerID, task TaskID, o *Outcome) error {
 	if p.queue.len() > 0 {
 		p.dispatch() // where tasks were taken back from a worker that is idle now
 	}
+	p.appetite()
 	if !delivered {
 		return ErrDropped
 	}
@@ -160,7 +167,7 @@ func (p *Pool) Exited(id WorkerID) error {
 	wanted := w.asked || w.state == Retiring
 	p.dropIdle(w)
 	w.state = Exited
-	p.takeBack(w)
+	p.takeBack(w, 0)
 	p.ahead -= w.ahead() // what is left was begun and can only be lost
 	switch {
 	case wanted || w.proven || len(w.leases) > 0: // a task that kills its worker is used up
@@ -170,6 +177,7 @@ func (p *Pool) Exited(id WorkerID) error {
 		p.guard.startFailed()
 	}
 	p.dispatch()
+	p.appetite()
 	p.sink.WorkerExited(id)
 	return nil
 }
@@ -215,6 +223,7 @@ func (p *Pool) Reaped(id WorkerID, exit ExitStatus) (Verdict, error) {
 		return Verdict{}, ErrUnknownWorker
 	}
 	delete(p.workers, id)
+	p.crew = slices.DeleteFunc(p.crew, func(o *worker) bool { return o == w })
 	p.stats.exited(exit, w)
 	p.settleLost(w, exit)
 	if !w.ready && !w.asked && w.reason == "" && wasKilled(exit) {
@@ -224,6 +233,7 @@ func (p *Pool) Reaped(id WorkerID, exit ExitStatus) (Verdict, error) {
 		p.breakPool(w.lost(exit, nil, p.now()))
 	}
 	p.dispatch() // a task that runs again
+	p.appetite()
 	p.settleDown()
 	return p.verdict(), nil
 }
@@ -236,10 +246,11 @@ const maxUnbegun = 5
 func (p *Pool) settleLost(w *worker, exit ExitStatus) {
 	leases, now := w.leases, p.now()
 	w.leases = nil
+	begun := w.begun(leases)
 	var unbegun []*Task
-	for _, t := range leases {
+	for i, t := range leases {
 		switch {
-		case !w.noted || t.ID == w.began || t.unbegun >= maxUnbegun:
+		case i < begun || t.unbegun >= maxUnbegun:
 			p.conclude(t, &Outcome{Status: StatusLost, Failure: w.lost(exit, t, now)})
 		case p.broken != nil:
 			p.finish(t, &Outcome{Status: StatusBroken, Failure: p.broken})
@@ -249,6 +260,15 @@ func (p *Pool) settleLost(w *worker, exit ExitStatus) {
 		}
 	}
 	p.queue.pushFront(unbegun...)
+}
+
+// begun is how many of the leases of an ended worker it had begun: tasks are begun in the order in
+// which they were sent, so all up to the one that it noted last.
+func (w *worker) begun(leases []*Task) int {
+	if !w.noted {
+		return len(leases)
+	}
+	return 1 + slices.IndexFunc(leases, func(t *Task) bool { return t.ID == w.began })
 }
 
 func (p *Pool) verdict() Verdict {

@@ -56,6 +56,9 @@ type Outcome struct {
 	Region     Region   // passes to the receiver, who closes it
 	TaskRegion int      // descriptor of the task's own region, free to be closed now; -1: none
 	Failure    *Failure // what happened to the worker; nil where there was none
+	// Took and Ended are when it ran, by the worker's own clock; 0: it does not say.
+	Took  time.Duration
+	Ended time.Time
 }
 
 // Failure tells what happened to a worker.

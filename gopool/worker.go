@@ -2,7 +2,10 @@
 
 package gopool
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // WorkerID names a worker within its pool, counted from 1.
 type WorkerID uint32
@@ -17,15 +20,27 @@ type Link interface {
 	Settled(t *Task)
 	// Stop asks the worker to finish and exit normally.
 	Stop() error
-	// TakeBack returns the ids of the sent tasks that the worker has not read, oldest first;
-	// it will never read them.
-	TakeBack() []TaskID
+	// Progress says how far the worker is with what was sent, as it stands now: nobody tells.
+	Progress(now time.Time) Progress
+	// TakeBack returns the ids of the youngest sent tasks that the worker has not begun, all but
+	// keep of them (or all), oldest first; it will never begin them.
+	TakeBack(keep int) []TaskID
+	// Hungry has the worker tell when it goes to sleep, or not: tasks are queued.
+	Hungry(yes bool)
 	// Interrupt sends SIGTERM, Kill sends SIGKILL, to the worker alone or to the tree of
 	// processes below it as well; both do nothing to an ended process.
 	Interrupt(tree bool)
 	Kill(tree bool)
 	// Memory is what the worker's process has resident, in bytes; 0 where nobody can say.
 	Memory() uint64
+}
+
+// Progress is how far a worker is with the tasks that it was sent.
+type Progress struct {
+	Awake   bool          // it will see a task without being woken
+	Unbegun int           // tasks that it may not have begun
+	Began   bool          // it is known to run a task
+	Busy    time.Duration // how long it has been at that
 }
 
 // worker is the pool's record of one worker process. Pool.mu guards it.
@@ -35,8 +50,10 @@ type worker struct {
 	link    Link
 	state   WorkerState
 	leases  []*Task   // granted and not settled, oldest first
+	space   []*Task   // what leases lies in
 	granted int       // tasks ever granted and not taken back; counts toward Config.MaxTasks
 	since   time.Time // when the oldest lease became the worker's next task
+	sent    time.Time // when it was sent a task last
 	reason  string    // why it was ended or failed, in its own or the transport's words
 	started bool      // its first message came
 	ready   bool      // its initializer returned
@@ -45,7 +62,6 @@ type worker struct {
 	began   TaskID    // the last task that it has begun, by its own note
 	noted   bool      // began means something
 	retire  bool      // it is to end once it runs no task
-	reads   bool      // it was seen to have read the first of its leases
 	overdue bool      // it was killed for not being ready in time
 	added   time.Time
 	// readySince means something once it is ready.
@@ -73,17 +89,34 @@ func (w *worker) moveTo(next WorkerState) error {
 	return nil
 }
 
-// settle removes the lease of a task and returns it, or nil where the worker does not hold it.
+// settle removes the lease of a task and returns it, or nil where the worker does not hold it. It is
+// the oldest, but where the worker breaks the protocol or tasks are taken back.
 func (w *worker) settle(id TaskID) *Task {
 	for i, t := range w.leases {
-		if t.ID == id {
-			copy(w.leases[i:], w.leases[i+1:])
-			w.leases[len(w.leases)-1] = nil
-			w.leases = w.leases[:len(w.leases)-1]
-			return t
+		switch {
+		case t.ID != id:
+			continue
+		case i == 0:
+			w.leases[0] = nil
+			w.leases = w.leases[1:]
+		default:
+			w.leases = slices.Delete(w.leases, i, i+1)
 		}
+		if len(w.leases) == 0 {
+			w.leases = w.space[:0]
+		}
+		return t
 	}
 	return nil
+}
+
+// lease adds a task to those that the worker holds.
+func (w *worker) lease(t *Task) {
+	if len(w.leases) == cap(w.leases) { // the space begins anew, or is too small
+		w.space = append(make([]*Task, 0, max(8, 2*len(w.leases))), w.leases...)
+		w.leases = w.space
+	}
+	w.leases = append(w.leases, t)
 }
 
 // ahead is the number of tasks that it holds and can't be running.

@@ -41,6 +41,7 @@ func PoolResize(pool, size int) int {
 		return codeBadArgument
 	}
 	wires.Pool.Resize(size)
+	wires.LookAgain()
 	return 0
 }
 
@@ -66,7 +67,7 @@ func JobCancel(pool, job, tasks, terminate int) int {
 	if err != nil {
 		return codeOf(err)
 	}
-	return wires.Pool.Cancel(uint64(job), tasks, terminate != 0)
+	return wires.Cancel(uint64(job), tasks, terminate != 0)
 }
 
 // JobPlace says where the tasks of a job are: a gopool.TaskPlace.
@@ -75,7 +76,7 @@ func JobPlace(pool, job int) int {
 	if err != nil {
 		return codeOf(err)
 	}
-	return int(wires.Pool.Place(uint64(job)))
+	return int(wires.Place(uint64(job)))
 }
 
 // milliseconds is a duration; one too long to be told from for ever is a century.

@@ -33,8 +33,9 @@ func PoolOpen(ringFD, ringSize, wakeFD, eventFD, maxTasks, sendAhead int) int {
 }
 
 // WorkerAdd takes a started worker into the pool; the result is its number. The descriptors stay
-// Python's, to be closed after WorkerReaped. pidfd is -1 where the process is gone already.
-func WorkerAdd(pool, pid, socket, peer, pidfd int) int {
+// Python's, to be closed after WorkerReaped. pidfd is -1 where the process is gone already, lane
+// where the worker has none.
+func WorkerAdd(pool, pid, socket, peer, pidfd, lane int) int {
 	wires, err := pools.get(pool)
 	if err != nil {
 		return codeOf(err)
@@ -43,7 +44,7 @@ func WorkerAdd(pool, pid, socket, peer, pidfd int) int {
 	if err != nil {
 		return codeOf(err)
 	}
-	ends := bridge.Endpoints{Socket: socket, Peer: peer, PIDFD: pidfd}
+	ends := bridge.Endpoints{Socket: socket, Peer: peer, PIDFD: pidfd, Lane: lane}
 	return int(b.Attach(wires, pid, ends))
 }
 
@@ -61,7 +62,7 @@ func WorkerReaped(pool, worker, exitCode, known int) int {
 		return codeOf(err)
 	}
 	exit := gopool.ExitStatus{Code: exitCode, Known: known != 0}
-	verdict, err := wires.Pool.Reaped(gopool.WorkerID(worker), exit)
+	verdict, err := wires.Reaped(gopool.WorkerID(worker), exit)
 	if err != nil {
 		return codeOf(err)
 	}

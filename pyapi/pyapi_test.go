@@ -186,7 +186,7 @@ func (p *pool) addWorker() *worker {
 	closing(p.t, pair[1], nil)
 	cmd, stdin, pidfd := newProcess(p.t)
 	w := &worker{cmd: cmd, stdin: stdin, socket: pair[1], served: make(chan error, 1)}
-	w.number = pyapi.WorkerAdd(p.handle, cmd.Process.Pid, pair[0], pair[1], pidfd)
+	w.number = pyapi.WorkerAdd(p.handle, cmd.Process.Pid, pair[0], pair[1], pidfd, -1)
 	require.Positive(p.t, w.number)
 	go func() { w.served <- w.serve() }()
 	p.t.Cleanup(func() {
@@ -319,7 +319,7 @@ func TestTerminate(t *testing.T) {
 func TestVerdicts(t *testing.T) {
 	p := openPool(t)
 	gone := func() int {
-		w := pyapi.WorkerAdd(p.handle, 1<<22+1, -1, -1, -1)
+		w := pyapi.WorkerAdd(p.handle, 1<<22+1, -1, -1, -1, -1)
 		require.Equal(t, w, p.nextExited())
 		return w
 	}
@@ -340,7 +340,7 @@ func TestVerdicts(t *testing.T) {
 func TestUnknownHandles(t *testing.T) {
 	p := openPool(t)
 	calls := map[string]func(handle int) int{
-		"WorkerAdd":         func(h int) int { return pyapi.WorkerAdd(h, 1, 0, 0, 0) },
+		"WorkerAdd":         func(h int) int { return pyapi.WorkerAdd(h, 1, 0, 0, 0, -1) },
 		"WorkerReaped":      func(h int) int { return pyapi.WorkerReaped(h, 1, 0, 1) },
 		"WorkerNotStarted":  pyapi.WorkerNotStarted,
 		"WorkerBegan":       func(h int) int { return pyapi.WorkerBegan(h, 1, 0) },

@@ -118,7 +118,7 @@ func submit(wires *bridge.PoolWires, options int, t *gopool.Task) int {
 		}
 		t.Options = o
 	}
-	load, err := wires.Pool.Submit(t)
+	load, err := wires.Submit(t)
 	if err != nil {
 		return codeOf(err)
 	}
@@ -126,7 +126,7 @@ func submit(wires *bridge.PoolWires, options int, t *gopool.Task) int {
 }
 
 // Take frees the bytes of outcomes that were read, and returns how many may be read now; see
-// bridge.Outcomes.
+// bridge.PoolWires.Take.
 func Take(pool, consumed int) int {
 	wires, err := pools.get(pool)
 	if err != nil {
@@ -135,5 +135,5 @@ func Take(pool, consumed int) int {
 	if consumed < 0 {
 		return codeBadArgument
 	}
-	return wires.Outcomes.Take(consumed)
+	return wires.Take(consumed)
 }

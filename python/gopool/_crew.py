@@ -49,15 +49,22 @@ _SPARE_WORDS = 64
 class Member:
     """One started worker process, and this process's descriptors for it."""
 
-    __slots__ = ("capture", "dump", "peer", "pid", "pidfd", "process", "socket")
+    __slots__ = ("bell", "capture", "memory", "peer", "pid", "pidfd", "process", "socket")
 
     def __init__(
-        self, process: Any, socket: int, peer: int, dump: int, capture: Capture | None
+        self,
+        process: Any,
+        socket: int,
+        peer: int,
+        memory: int,
+        capture: Capture | None,
+        bell: int,
     ) -> None:
         self.process = process
         self.socket = socket
         self.peer = peer
-        self.dump = dump
+        self.memory = memory
+        self.bell = bell
         self.capture = capture
         self.pid = 0  # until it is started
         self.pidfd = -1  # until it is attached, or where it was gone before
@@ -66,7 +73,7 @@ class Member:
         """Start the process."""
         writer = -1 if self.capture is None else self.capture.writer
         lifeline = _lifeline.read_end()
-        with _fork.passing(self.peer, lifeline, self.dump, writer), popen.unadopted():
+        with _fork.passing(self.peer, lifeline, self.memory, writer, self.bell), popen.unadopted():
             self.process.start()
         # Kept, since the user may close the process object; one of a context of the user's own
         # may even have none.
@@ -75,9 +82,9 @@ class Member:
     def last_words(self) -> tuple[str, str]:
         """What the ended worker left: its dump, and the end of what it wrote to stderr."""
         if self.capture is None:
-            return _lastwords.read_dump(self.dump), ""
+            return _lastwords.read_dump(self.memory), ""
         self.capture.pump()
-        return _lastwords.read_dump(self.dump), self.capture.text()
+        return _lastwords.read_dump(self.memory), self.capture.text()
 
     def discard(self) -> None:
         """Close the descriptors of a worker that was not started."""
@@ -87,7 +94,7 @@ class Member:
 
     def close(self) -> None:
         """Close the descriptors; a captured stderr is read until its end elsewhere."""
-        _fork.close(self.socket, self.peer, self.pidfd, self.dump)
+        _fork.close(self.socket, self.peer, self.pidfd, self.memory)
 
 
 class Crew:
@@ -98,7 +105,12 @@ class Crew:
     """
 
     def __init__(
-        self, pool: Any, processes: list[Any], arguments: tuple[Any, ...], settings: Settings
+        self,
+        pool: Any,
+        processes: list[Any],
+        arguments: tuple[Any, ...],
+        settings: Settings,
+        bell: int,
     ) -> None:
         """Start no worker yet.
 
@@ -107,7 +119,9 @@ class Crew:
             processes: its list of processes.
             arguments: the last ones of gopool._worker.loop.main.
             settings: gopool's own keywords of the pool.
+            bell: the eventfd by which workers wake the collector.
         """
+        self._bell = bell
         self._pool = weakref.ref(pool)  # the maintenance thread must not keep the pool alive
         self._processes = processes
         self._arguments = arguments
@@ -181,7 +195,7 @@ class Crew:
             # The C function: only the numbers are wanted, and socket's objects cost 20 us each.
             ends = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
             parent_end, worker_end = (_fork.own(end.detach()) for end in ends)
-            dump = _lastwords.new_dump()
+            memory = _lastwords.new_memory()
         capture = None
         try:
             capture = self._new_capture()
@@ -191,7 +205,8 @@ class Crew:
                 args=(
                     PassedFD(worker_end),
                     PassedFD(_lifeline.read_end()),
-                    None if dump < 0 else PassedFD(dump),
+                    None if memory < 0 else PassedFD(memory),
+                    PassedFD(self._bell),
                     None if capture is None else PassedFD(capture.writer),
                     sigint_held,
                     *self._arguments,
@@ -200,11 +215,11 @@ class Crew:
             process.name = process.name.replace("Process", "PoolWorker")
             process.daemon = self._settings.daemon
         except BaseException:
-            _fork.close(parent_end, worker_end, dump)
+            _fork.close(parent_end, worker_end, memory)
             if capture is not None:
                 capture.discard()
             raise
-        return Member(process, parent_end, worker_end, dump, capture)
+        return Member(process, parent_end, worker_end, memory, capture, self._bell)
 
     def _new_capture(self) -> Capture | None:
         if not self._settings.capture_stderr:
@@ -220,7 +235,7 @@ class Crew:
         if pidfd >= 0:
             member.pidfd = _fork.own(pidfd)
         worker = self._native.WorkerAdd(
-            self._handle, process.pid, member.socket, member.peer, member.pidfd
+            self._handle, process.pid, member.socket, member.peer, member.pidfd, member.memory
         )
         self._members[_core.checked(worker)] = member
         self.tell("start", name=process.name, pid=member.pid)
@@ -243,7 +258,7 @@ class Crew:
             member = self._members.pop(worker)
         code = _status(member.process)
         asked = self._native.WorkerAsked(self._handle, worker) == 1
-        begun = _lastwords.read_begun(member.dump)
+        begun = _lastwords.read_begun(member.memory)
         if begun is not None:
             self._native.WorkerBegan(self._handle, worker, begun)
         self.last_words.keep(member.pid, *member.last_words())

@@ -89,7 +89,9 @@ class Engine:
             pool._wrap_exception,
             settings.worker_exit,
         )
-        self.crew = Crew(pool, pool._pool, arguments, settings)
+        with _fork.unforked():
+            self._wake_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
+        self.crew = Crew(pool, pool._pool, arguments, settings, self._wake_fd)
         self._options: dict[tuple[int, int, int, int], int] = {}
         self._feeders: set[IMapFeeder | TaskFeeder] = set()
         self._submitting: list[None] = []  # one entry for each submission under way
@@ -128,6 +130,8 @@ class Engine:
                     self._listen()
             if self.handle:
                 self.terminate()
+            else:
+                _fork.close(self._wake_fd)
             raise
         if maxtasks:
             self.maintenance.ensure_started()  # workers will end, whatever callbacks wait for
@@ -136,7 +140,6 @@ class Engine:
         """Make Go's part of the pool and this side's; no thread runs yet."""
         self.native = native = _core.load()
         with _fork.unforked():
-            self._wake_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
             self._event_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
         ring_fd = os.memfd_create("gopool-outcomes", os.MFD_CLOEXEC)
         try:
@@ -177,7 +180,7 @@ class Engine:
         self.handle = 0
         _core.checked(self.native.PoolRelease(handle))
         _fork.unmap(self._ring)
-        _fork.close(self._wake_fd, self._event_fd)
+        _fork.close(self._event_fd)
 
     def _wire(self, native: Any, handle: int) -> None:
         """Make the parts of this side."""

@@ -9,33 +9,43 @@ need not carry text.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 
 from gopool import _fork
+from gopool._worker._lane import LANE_SIZE
+from gopool._worker.lane import NO_NOTE
 from gopool.exceptions import BrokenPoolError, WorkerLostError, amend
 
-# The twin of gopool._worker.crash: the note of the begun task, then, on the next page, the dump.
+# The twin of gopool._worker.lane: the note of the begun task begins the lane, the dump follows it.
 _NOTE = struct.Struct("=Q")
-_DUMP_AT = 4096
 MAX_DUMP = 64 << 10  # bytes that are read of a dump; a hundred threads may fill more
 
 
-def new_dump() -> int:
-    """Memory for the note and the dump of one worker: a registered descriptor, or -1.
+def new_memory() -> int:
+    """Memory for the lane and the dump of one worker: a registered descriptor, or -1.
 
-    -1 where there is none left. The caller is inside _fork.unforked().
+    -1 where there is none left. The caller is inside _fork.unforked(). A worker can't make it
+    smaller: Go reads it, and would be ended by the kernel.
     """
     try:
-        return _fork.own(os.memfd_create("gopool-dump", os.MFD_CLOEXEC))
+        fd = os.memfd_create("gopool-lane", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError:
         return -1  # a worker without it is better than none
+    try:
+        os.ftruncate(fd, LANE_SIZE)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+    except OSError:
+        os.close(fd)
+        return -1
+    return _fork.own(fd)
 
 
 def read_dump(fd: int) -> str:
     """The text of a dump; "" where there is none."""
     try:
-        return os.pread(fd, MAX_DUMP, _DUMP_AT).decode(errors="replace")
+        return os.pread(fd, MAX_DUMP, LANE_SIZE).decode(errors="replace")
     except OSError:
         return ""  # there was no memory for it, or a hostile user closed it
 
@@ -46,8 +56,8 @@ def read_begun(fd: int) -> int | None:
         note = os.pread(fd, _NOTE.size, 0)
     except OSError:
         return None
-    # Nothing is there before the worker has its note, which is before it says Ready.
-    return int(_NOTE.unpack(note)[0]) if len(note) == _NOTE.size else None
+    number = int(_NOTE.unpack(note)[0]) if len(note) == _NOTE.size else NO_NOTE
+    return None if number == NO_NOTE else number
 
 
 class LastWords:

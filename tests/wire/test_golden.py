@@ -57,6 +57,8 @@ def _pack(fields):
         return message.pack_ready()
     if kind == message.DONE:
         return message.pack_done(fields["task"], fields["status"], _payload(fields))
+    if kind == message.DOZING:
+        return message.pack_dozing()
     return message.pack_failed(fields["stage"], fields["text"])
 
 

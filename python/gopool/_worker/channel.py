@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The worker's end of its socket pair (twin: bridge/link_linux.go)."""
+"""The worker's way to its parent: a socket pair and a lane (twin: bridge/link_linux.go)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import mmap
 import os
 
 from gopool._worker import frame, message
+from gopool._worker._lane import MAX_BODY, Lane
 from gopool._worker.pickling import fill_region, new_region
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 # Larger payloads go into a memory region. Beside this many bytes a function's definition (at most
 # 4,096) fits into the frame as well.
 MAX_INLINE = 60_000
+
+_MAX_LANE = MAX_BODY - 32  # bytes of payload; the rest of a Done takes less
+_TELL = 2  # of Lane.doze: tell Go first
 
 _ONE_FD = _socket.CMSG_SPACE(array.array("i", [0]).itemsize)
 
@@ -33,7 +37,12 @@ class RegionError(Exception):
 class Channel:
     """Receives and sends one message at a time; both block."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, lane: Lane | None, bell_fd: int) -> None:
+        """bell_fd is the lane's; closed here where there is none."""
+        self.lane = lane
+        self._bell_fd = bell_fd
+        if lane is None:
+            os.close(bell_fd)
         # The C class, and memory that is not filled: a forked worker's first steps each copy the
         # pages that they touch.
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, fileno=fd)
@@ -43,7 +52,7 @@ class Channel:
         self._receive = self._socket.recvmsg_into
 
     def receive(self) -> tuple[Any, int]:
-        """Wait for a message.
+        """Wait for a task, which is begun with that, or for Stop.
 
         Returns:
             (message as gopool._worker.message.decode_task gives it, descriptor of its region or
@@ -52,6 +61,25 @@ class Channel:
         Raises:
             ParentGone; ProtocolError.
         """
+        lane = self.lane
+        if lane is None:
+            return self._receive_message()
+        while True:
+            body = lane.claim()
+            if body is not None:
+                return message.decode_task(body, False), -1
+            asleep = lane.doze()
+            if asleep:
+                if asleep == _TELL:
+                    self._socket.send(message.pack_dozing())
+                task, fd = self._receive_message()
+                lane.rouse()
+                if task != ():
+                    if task is not None:
+                        lane.note(task[0])
+                    return task, fd
+
+    def _receive_message(self) -> tuple[Any, int]:
         size, ancillary, flags, _ = self._receive([self._buffer], _ONE_FD)
         fd = _descriptor(ancillary)
         if size == 0 or flags & _socket.MSG_TRUNC:
@@ -70,9 +98,14 @@ class Channel:
         Raises:
             RegionError: there is no descriptor or memory for a region; nothing was sent.
         """
-        if len(chunks) == 1 and len(chunks[0]) <= MAX_INLINE:
-            self._socket.send(message.pack_done(task, status, chunks[0]))
-            return
+        if len(chunks) == 1:
+            size = len(chunks[0])
+            if size <= _MAX_LANE and self.lane is not None:
+                if self.lane.publish(message.body_of_done(task, status, chunks[0])):
+                    return
+            if size <= MAX_INLINE:
+                self._socket.send(message.pack_done(task, status, chunks[0]))
+                return
         fd = -1
         try:
             try:
@@ -90,7 +123,12 @@ class Channel:
                 os.close(fd)
 
     def close(self) -> None:
-        """Close this end (in a child that is no worker)."""
+        """Close this end (in a child that is no worker): what the parent shares is not mapped any
+        more, so that no task can be claimed.
+        """
+        if self.lane is not None:
+            os.close(self._bell_fd)
+        self.lane = None
         self._socket.close()
 
 

@@ -21,6 +21,7 @@ from multiprocessing import util
 from gopool._worker import crash, lifeline, message, ondemand
 from gopool._worker.call import call, pack_error, pack_value, unpack
 from gopool._worker.channel import Channel, ParentGone, RegionError
+from gopool._worker.lane import open_lane
 from gopool._worker.passing import PassedFD
 from gopool._worker.pickling import Dumper
 
@@ -35,7 +36,8 @@ _current: Worker | None = None
 def main(
     endpoint: PassedFD,
     parent: PassedFD,
-    dump: PassedFD | None,
+    memory: PassedFD | None,
+    bell: PassedFD,
     stderr: PassedFD | None,
     sigint_held: bool,
     initializer: Callable[..., object] | None,
@@ -49,7 +51,8 @@ def main(
     Args:
         endpoint: this worker's end of the socket pair.
         parent: the read end of the parent's lifeline.
-        dump: where a crash in native code leaves its traceback; None: nowhere.
+        memory: what is shared with the parent, the lane and the crash dump; None: nothing.
+        bell: the eventfd that wakes the collector.
         stderr: what becomes descriptor 2; None: that stays as it is.
         sigint_held: whether the parent has blocked SIGINT for the time until here.
         initializer, initargs, maxtasks: as in multiprocessing.Pool.
@@ -63,11 +66,12 @@ def main(
         os.close(stderr.fd)
     ondemand.free_import_locks()
     ondemand.offer_pool_module()
-    worker = _current = Worker(Channel(endpoint.fd), maxtasks, wrap_exception)
+    shared = None if memory is None else open_lane(memory.fd, bell.fd)
+    worker = _current = Worker(Channel(endpoint.fd, shared, bell.fd), maxtasks, wrap_exception)
     try:
         if initializer is not None and sigint_held:
             _unblock_sigint()  # what it starts inherits the mask
-        worker.initialize(initializer, initargs, -1 if dump is None else dump.fd)
+        worker.initialize(initializer, initargs, -1 if memory is None else memory.fd)
         if sigint_held:
             _unblock_sigint()
         worker.serve()
@@ -88,7 +92,6 @@ class Worker:
         self._wrap_exception = wrap_exception
         self._dumper = Dumper()
         self._definitions: dict[int, bytes] = {}
-        self._note: memoryview  # of what it has begun; made before Ready
         self._in_user_code = False
         self._is_worker = True  # False in a child that a task forked
 
@@ -112,7 +115,6 @@ class Worker:
         # The C functions: signal's own look for enum members, at a cost that a fork multiplies.
         if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
             _signal.signal(_signal.SIGINT, self._on_sigint)
-        self._note = crash.note_of(dump) if dump >= 0 else crash.no_note()
         if initializer is None:
             self._greet()  # not before: the parent wakes up once for both messages
         self._channel.send(message.pack_ready())
@@ -129,7 +131,8 @@ class Worker:
         self._dumper.clear()
 
     def _greet(self) -> None:
-        self._channel.send(message.pack_hello(os.getpid(), 0))
+        flags = 0 if self._channel.lane is None else message.FLAG_LANE
+        self._channel.send(message.pack_hello(os.getpid(), flags))
 
     def _tell_failure(self) -> None:
         import traceback
@@ -161,7 +164,6 @@ class Worker:
 
     def _run(self, task: Any, fd: int) -> None:
         number, mode, function, payload, definition = task
-        self._note[0] = number  # from here on it is begun
         call_function: Any
         arguments: Any
         value: Any

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 VERSION = 1
-TASK, STOP = 1, 2
-HELLO, READY, DONE, FAILED = 16, 17, 18, 19
+TASK, STOP, LOOK = 1, 2, 3
+HELLO, READY, DONE, FAILED, DOZING = 16, 17, 18, 19, 20
+FLAG_LANE = 1  # of Hello.flags
 
 MAX_REGION = 2**63 - 1  # bytes; an off_t holds it
 _MAX_U32 = 2**32 - 1
@@ -36,6 +37,12 @@ _STOP_BODY = _pack((STOP,))
 # A region's size where the payload would be, or the payload itself.
 Payload = bytes | bytearray | memoryview | int
 Task = tuple[int, int, int, bytes | int, bytes | None]
+
+
+def body_of_done(task: int, status: int, payload: bytes) -> bytes:
+    """Build the body of a Done frame, for a lane."""
+    body: bytes = _pack((DONE, task, status, payload))
+    return body
 
 
 def pack_done(task: int, status: int, payload: Payload) -> bytes:
@@ -63,6 +70,11 @@ def pack_ready() -> bytes:
     return frame(_pack((READY,)))
 
 
+def pack_dozing() -> bytes:
+    """Build a Dozing frame: this worker is about to sleep, and Go wanted to know."""
+    return frame(_pack((DOZING,)))
+
+
 def pack_failed(stage: str, text: str) -> bytes:
     """Build a Failed frame; of a text that does not fit the end is kept.
 
@@ -76,7 +88,7 @@ def pack_failed(stage: str, text: str) -> bytes:
     return frame(_pack((FAILED, stage, data.decode())))
 
 
-def decode_task(body: bytes | memoryview, descriptor: bool) -> Task | None:
+def decode_task(body: bytes | memoryview, descriptor: bool) -> Task | tuple[()] | None:
     """Decode a message to a worker.
 
     Args:
@@ -84,8 +96,8 @@ def decode_task(body: bytes | memoryview, descriptor: bool) -> Task | None:
         descriptor: whether exactly one descriptor came with it.
 
     Returns:
-        (task, mode, function, payload, definition), None for Stop. payload is bytes, or the size
-        of the region; definition is bytes or None. All are copies: body can be reused.
+        (task, mode, function, payload, definition), None for Stop, () for Look. payload is bytes,
+        or the size of the region; definition is bytes or None. All are copies: body can be reused.
 
     Raises:
         ProtocolError: the message breaks the protocol.
@@ -119,10 +131,12 @@ def decode_task(body: bytes | memoryview, descriptor: bool) -> Task | None:
     return _decode_slowly(body, descriptor)
 
 
-def _decode_slowly(body: bytes | memoryview, descriptor: bool) -> Task | None:
+def _decode_slowly(body: bytes | memoryview, descriptor: bool) -> Task | tuple[()] | None:
     kind, *fields = decode(body, descriptor, to_worker=True)
     if kind == STOP:
         return None
+    if kind == LOOK:
+        return ()
     task, mode, function, payload, definition = fields
     return task, mode, function, payload, definition
 
@@ -269,11 +283,13 @@ def _uint(low: int, high: int) -> Callable[[_Walk], int]:
 
 
 _ID = _uint(1, _MAX_U64)
-_KINDS_TO_WORKER = (TASK, STOP)
-_KINDS_FROM_WORKER = (HELLO, READY, DONE, FAILED)
+_KINDS_TO_WORKER = (TASK, STOP, LOOK)
+_KINDS_FROM_WORKER = (HELLO, READY, DONE, FAILED, DOZING)
 _READERS: dict[int, tuple[Callable[[_Walk], Any], ...]] = {
     TASK: (_ID, _uint(0, 2), _Walk.function, _Walk.payload, _Walk.definition),
     STOP: (),
+    LOOK: (),
+    DOZING: (),
     HELLO: (_Walk.version, _uint(1, _MAX_PID), _uint(0, _MAX_U32)),
     READY: (),
     DONE: (_ID, _uint(0, 2), _Walk.payload),

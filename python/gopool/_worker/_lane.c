@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: MIT
+//
+// The worker's side of a lane: shared memory in which tasks come and outcomes go without a system
+// call. Layout and rules: bridge/PROTOCOL.md, section 8. Twin: bridge/lane_linux.go.
+//
+// It is C because two processes own parts of one word: claiming a task and taking it back must be
+// one atomic step each, which Python can't express. Nothing here is Go's: a worker never loads that.
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <errno.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    AT_NOTE = 0,      // u64: number of the task begun last
+    AT_QUEUE = 64,    // u64: tasks ever claimed (low half), tasks ever put in (high half)
+    AT_ASLEEP = 128,  // u32: the worker sleeps, or is about to
+    AT_LISTEN = 192,  // u32: what the parent wants to be told, LISTEN_...
+    AT_COMMIT = 256,  // u64: bytes of outcomes ever written
+    AT_READ = 320,    // u64: bytes of outcomes ever read
+    AT_BEGAN = 384,   // u64: when the task that runs was begun, in ns; 0: none runs
+    AT_SLOTS = 512,   // SLOTS times {u64 number, u32 offset, u32 size}
+    SLOTS = 128,
+    AT_TASKS = 4096,
+    TASKS_SIZE = 65536,
+    AT_OUTCOMES = AT_TASKS + TASKS_SIZE,
+    OUTCOMES_SIZE = 65536,
+    LANE_SIZE = AT_OUTCOMES + OUTCOMES_SIZE,
+    MAX_BODY = 16384,     // bytes of one message's body; larger ones go through the socket
+    RECORD_HEADER = 20,   // u64 began, u64 ended, u32 size of the body
+};
+
+// The collector sleeps until there is an outcome; tasks are queued, so Go wants to know of an end.
+enum { LISTEN_COLLECTOR = 1, LISTEN_HUNGRY = 2 };
+
+#define PAD UINT64_MAX  // instead of `began`: the next record begins at the start of the ring
+
+// How long a worker looks for its next task before it sleeps, in nanoseconds. What a look costs is
+// about what being woken costs, so it is kept up only as long as looking pays.
+enum { SPIN_MOST = 50000, SPIN_START = 20000, SPIN_LEAST = 2500, SPIN_AGAIN_AFTER = 64 };
+
+typedef struct {
+    PyObject_HEAD
+    unsigned char *memory;
+    int bell_fd;    // the eventfd that wakes the collector
+    uint64_t began;
+    long spin;      // nanoseconds that the next look may take; 0: none
+    long unspun;    // looks left out since it paid last
+    int may_spin;   // more than one processor
+} Lane;
+
+static inline _Atomic uint64_t *word64(Lane *lane, size_t at) {
+    return (_Atomic uint64_t *)(lane->memory + at);
+}
+
+static inline _Atomic uint32_t *word32(Lane *lane, size_t at) {
+    return (_Atomic uint32_t *)(lane->memory + at);
+}
+
+static uint64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static inline void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static int queue_is_empty(Lane *lane) {
+    uint64_t queue = atomic_load(word64(lane, AT_QUEUE));
+    return (uint32_t)queue == (uint32_t)(queue >> 32);
+}
+
+// Look for a task for a while. Runs without the interpreter lock.
+static int look(Lane *lane) {
+    uint64_t end = now_ns() + (uint64_t)lane->spin;
+    do {
+        for (int i = 0; i < 16; i++) {
+            if (!queue_is_empty(lane))
+                return 1;
+            relax();
+        }
+        sched_yield();  // whoever else wants this processor goes first
+    } while (now_ns() < end);
+    return 0;
+}
+
+// As look(), and remember whether it was worth it.
+static int look_if_it_pays(Lane *lane) {
+    if (!lane->may_spin)
+        return 0;
+    if (lane->spin == 0) {
+        if (++lane->unspun < SPIN_AGAIN_AFTER)
+            return 0;
+        lane->spin = SPIN_LEAST;
+    }
+    lane->unspun = 0;
+    int found = look(lane);
+    if (found)
+        lane->spin = lane->spin >= SPIN_MOST / 2 ? SPIN_MOST : lane->spin * 2;
+    else
+        lane->spin = lane->spin <= SPIN_LEAST ? 0 : lane->spin / 2;
+    return found;
+}
+
+// Own the next task; -1: there is none.
+static int take(Lane *lane) {
+    _Atomic uint64_t *word = word64(lane, AT_QUEUE);
+    uint64_t queue = atomic_load(word), next;
+    do {
+        uint32_t head = (uint32_t)queue, tail = (uint32_t)(queue >> 32);
+        if (head == tail)
+            return -1;
+        next = (uint64_t)tail << 32 | (uint32_t)(head + 1);
+    } while (!atomic_compare_exchange_weak(word, &queue, next));
+    return (int)((uint32_t)queue % SLOTS);
+}
+
+// Write down, for the parent, that a task begins.
+static void begin(Lane *lane, uint64_t number) {
+    lane->began = now_ns();
+    atomic_store_explicit(word64(lane, AT_NOTE), number, memory_order_relaxed);
+    atomic_store_explicit(word64(lane, AT_BEGAN), lane->began, memory_order_release);
+}
+
+static PyObject *lane_claim(Lane *lane, PyObject *Py_UNUSED(ignored)) {
+    // The outcome of the task before may have gone another way than through publish().
+    atomic_store_explicit(word64(lane, AT_BEGAN), 0, memory_order_relaxed);
+    if (queue_is_empty(lane)) {
+        int found;
+        Py_BEGIN_ALLOW_THREADS
+        found = look_if_it_pays(lane);
+        Py_END_ALLOW_THREADS
+        if (!found)
+            Py_RETURN_NONE;
+    }
+    int index = take(lane);
+    if (index < 0)
+        Py_RETURN_NONE;  // taken back meanwhile
+    struct { uint64_t number; uint32_t offset, size; } slot;
+    memcpy(&slot, lane->memory + AT_SLOTS + (size_t)index * sizeof slot, sizeof slot);
+    begin(lane, slot.number);
+    if (slot.size > MAX_BODY || slot.offset > TASKS_SIZE - slot.size) {
+        PyErr_Format(PyExc_RuntimeError, "lane: task %llu lies at %u, %u bytes: outside of it",
+                     (unsigned long long)slot.number, slot.offset, slot.size);
+        return NULL;
+    }
+    return PyBytes_FromStringAndSize((char *)lane->memory + AT_TASKS + slot.offset, slot.size);
+}
+
+// Wake the collector if it sleeps until there is an outcome.
+static int tell(Lane *lane) {
+    _Atomic uint32_t *listen = word32(lane, AT_LISTEN);
+    if (!(atomic_load(listen) & LISTEN_COLLECTOR))
+        return 0;
+    if (!(atomic_fetch_and(listen, ~(uint32_t)LISTEN_COLLECTOR) & LISTEN_COLLECTOR))
+        return 0;
+    uint64_t one = 1;
+    ssize_t written;
+    do
+        written = write(lane->bell_fd, &one, sizeof one);
+    while (written < 0 && errno == EINTR);
+    if (written < 0 && errno != EAGAIN) {  // a counter that is full wakes as well
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *lane_publish(Lane *lane, PyObject *body) {
+    if (!PyBytes_Check(body)) {
+        PyErr_SetString(PyExc_TypeError, "publish() takes bytes");
+        return NULL;
+    }
+    uint64_t size = (uint64_t)PyBytes_GET_SIZE(body);
+    if (size > MAX_BODY)
+        Py_RETURN_FALSE;
+    uint64_t need = (RECORD_HEADER + size + 7) & ~(uint64_t)7;
+    uint64_t commit = atomic_load_explicit(word64(lane, AT_COMMIT), memory_order_relaxed);
+    uint64_t read = atomic_load_explicit(word64(lane, AT_READ), memory_order_acquire);
+    uint64_t at = commit % OUTCOMES_SIZE;
+    uint64_t skipped = OUTCOMES_SIZE - at < need ? OUTCOMES_SIZE - at : 0;
+    if (OUTCOMES_SIZE - (commit - read) < need + skipped)
+        Py_RETURN_FALSE;
+    unsigned char *ring = lane->memory + AT_OUTCOMES;
+    if (skipped) {
+        uint64_t pad = PAD;
+        memcpy(ring + at, &pad, sizeof pad);
+        at = 0;
+    }
+    uint64_t times[2] = {lane->began, now_ns()};
+    uint32_t length = (uint32_t)size;
+    memcpy(ring + at, times, sizeof times);
+    memcpy(ring + at + sizeof times, &length, sizeof length);
+    memcpy(ring + at + RECORD_HEADER, PyBytes_AS_STRING(body), size);
+    atomic_store_explicit(word64(lane, AT_BEGAN), 0, memory_order_relaxed);
+    // The strongest order, since the look at AT_LISTEN must come after it.
+    atomic_store(word64(lane, AT_COMMIT), commit + skipped + need);
+    if (tell(lane) < 0)
+        return NULL;
+    Py_RETURN_TRUE;
+}
+
+static PyObject *lane_doze(Lane *lane, PyObject *Py_UNUSED(ignored)) {
+    atomic_store(word32(lane, AT_ASLEEP), 1);
+    if (!queue_is_empty(lane)) {
+        atomic_store(word32(lane, AT_ASLEEP), 0);
+        return PyLong_FromLong(0);
+    }
+    int hungry = (atomic_load(word32(lane, AT_LISTEN)) & LISTEN_HUNGRY) != 0;
+    return PyLong_FromLong(hungry ? 2 : 1);
+}
+
+static PyObject *lane_rouse(Lane *lane, PyObject *Py_UNUSED(ignored)) {
+    atomic_store(word32(lane, AT_ASLEEP), 0);
+    Py_RETURN_NONE;
+}
+
+static PyObject *lane_note(Lane *lane, PyObject *number) {
+    unsigned long long value = PyLong_AsUnsignedLongLong(number);
+    if (value == (unsigned long long)-1 && PyErr_Occurred())
+        return NULL;
+    begin(lane, value);
+    Py_RETURN_NONE;
+}
+
+static int lane_init(Lane *lane, PyObject *args, PyObject *kwds) {
+    static char *names[] = {"memory_fd", "bell_fd", NULL};
+    int memory_fd;
+    struct stat status;
+    if (lane->memory != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "a Lane is made once");
+        return -1;
+    }
+    if (!PyArg_ParseTupleAndKeywords(args, kwds, "ii", names, &memory_fd, &lane->bell_fd))
+        return -1;
+    if (fstat(memory_fd, &status) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    if (status.st_size < LANE_SIZE) {  // to touch what is beyond the end would be SIGBUS
+        PyErr_Format(PyExc_ValueError, "a lane has %d bytes, this memory %lld", (int)LANE_SIZE,
+                     (long long)status.st_size);
+        return -1;
+    }
+    void *memory = mmap(NULL, LANE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd, 0);
+    if (memory == MAP_FAILED) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    cpu_set_t processors;
+    lane->may_spin = sched_getaffinity(0, sizeof processors, &processors) != 0 ||
+                     CPU_COUNT(&processors) > 1;
+    lane->spin = SPIN_START;
+    lane->memory = memory;
+    return 0;
+}
+
+static void lane_dealloc(Lane *lane) {
+    PyTypeObject *type = Py_TYPE(lane);
+    if (lane->memory != NULL)
+        munmap(lane->memory, LANE_SIZE);
+    type->tp_free((PyObject *)lane);
+    Py_DECREF(type);
+}
+
+static PyMethodDef lane_methods[] = {
+    {"claim", (PyCFunction)lane_claim, METH_NOARGS,
+     "claim() -> bytes | None: begin the next task, whose message this is; None: there is none.\n\n"
+     "Looks for one for up to 50 us before it says None, as long as that pays."},
+    {"publish", (PyCFunction)lane_publish, METH_O,
+     "publish(body) -> bool: leave an outcome's message; False: no room, send it another way.\n\n"
+     "Wakes whoever sleeps until there is one. OSError where the descriptor for it is gone."},
+    {"doze", (PyCFunction)lane_doze, METH_NOARGS,
+     "doze() -> int: announce sleep. 0: don't, a task has come; 1: sleep; 2: tell Go, then sleep."},
+    {"rouse", (PyCFunction)lane_rouse, METH_NOARGS, "rouse(): sleep is over."},
+    {"note", (PyCFunction)lane_note, METH_O,
+     "note(number): write down that a task which came another way begins."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot lane_slots[] = {
+    {Py_tp_doc, "Lane(memory_fd, bell_fd): the worker's side of a lane.\n\n"
+                "memory_fd: a file of LANE_SIZE bytes or more that Go maps too; it is mapped and not\n"
+                "kept. bell_fd: the eventfd that wakes the collector. OSError where it can't be\n"
+                "mapped, ValueError where it is too small. Not to be used by two threads at once,\n"
+                "nor after a fork."},
+    {Py_tp_new, PyType_GenericNew},
+    {Py_tp_init, lane_init},
+    {Py_tp_dealloc, lane_dealloc},
+    {Py_tp_methods, lane_methods},
+    {0, NULL},
+};
+
+static PyType_Spec lane_spec = {
+    .name = "gopool._worker._lane.Lane",
+    .basicsize = sizeof(Lane),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = lane_slots,
+};
+
+static int lane_exec(PyObject *module) {
+    PyObject *type = PyType_FromSpec(&lane_spec);
+    if (type == NULL)
+        return -1;
+    int failed = PyModule_AddObjectRef(module, "Lane", type) < 0 ||
+                 PyModule_AddIntConstant(module, "LANE_SIZE", LANE_SIZE) < 0 ||
+                 PyModule_AddIntConstant(module, "MAX_BODY", MAX_BODY) < 0;
+    Py_DECREF(type);
+    return failed ? -1 : 0;
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, lane_exec},
+    {0, NULL},
+};
+
+static struct PyModuleDef lane_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "gopool._worker._lane",
+    .m_doc = "The worker's side of a lane (bridge/PROTOCOL.md, section 8).",
+    .m_slots = module_slots,
+};
+
+PyMODINIT_FUNC PyInit__lane(void) { return PyModuleDef_Init(&lane_module); }
