@@ -71,6 +71,7 @@ func (w *PoolWires) Submit(t *gopool.Task) (load uint64, err error) {
 // wake the collector.
 func (w *PoolWires) Take(consumed int) int {
 	if w.listening.Swap(false) {
+		w.Outcomes.Awake() // a worker may have woken it: nobody needs to
 		w.tell((*lane).ignore)
 	}
 	w.Drain()

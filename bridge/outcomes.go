@@ -152,6 +152,13 @@ func (q *Outcomes) Take(consumed int) int {
 	return available
 }
 
+// Awake says that the collector does not sleep, whoever woke it.
+func (q *Outcomes) Awake() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.asleep = false
+}
+
 // consume frees the bytes that were read and fills the ring from overflow. mu is held.
 func (q *Outcomes) consume(n uint64) {
 	q.tail += n

@@ -175,8 +175,8 @@ class Collector:
                     if cache.pop(job, None) is not None:
                         waiting._success, waiting._value = outcome
                         waiting._settled = True
-                        if waiting._waited is not None:
-                            waiting._waited.set()
+                        if waiting._waiters:
+                            waiting._wake()
                         waiting._pool = waiting._function = None
                     continue
                 self._settle(job, index, outcome)

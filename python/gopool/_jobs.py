@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_allocate_lock = threading.Lock
 _next_job: Callable[[], int] = stdlib.job_counter.__next__  # type: ignore[attr-defined]
 
 
@@ -33,7 +34,7 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
     _function: Any = None  # what runs, until it is settled; see describe()
     _settled = False
     _cancelled = False
-    _waited: threading.Event | None = None
+    _waiters: Any = ()  # what to call once it is settled; a list where somebody waits
 
     def __init__(
         self,
@@ -52,10 +53,11 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
 
     @property
     def _event(self) -> threading.Event:
-        event = self._waited
+        event: threading.Event | None = self.__dict__.get("_made_event")
         if event is None:
-            # Two waiters may both make one: setdefault lets the first win.
-            event = self.__dict__.setdefault("_waited", threading.Event())
+            # Two threads may both make one: setdefault lets the first win.
+            event = self.__dict__.setdefault("_made_event", threading.Event())
+            self._tell(event.set)
         if self._settled:
             event.set()
         return event
@@ -64,8 +66,25 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
         return self._settled
 
     def wait(self, timeout: float | None = None) -> None:
-        if not self._settled:
-            self._event.wait(timeout)
+        if self._settled:
+            return
+        # A bare lock: what an Event does beside costs more than the task, where that is tiny.
+        lock = _allocate_lock()
+        lock.acquire()
+        self._tell(lock.release)
+        try:
+            if not self._settled:
+                lock.acquire(True, -1 if timeout is None else max(timeout, 0))
+        finally:
+            self._waiters.remove(lock.release)
+
+    def _tell(self, waiter: Callable[[], object]) -> None:
+        """Have somebody called once it is settled; he looks whether it is, after this."""
+        self.__dict__.setdefault("_waiters", []).append(waiter)
+
+    def _wake(self) -> None:
+        for waiter in tuple(self._waiters):  # a copy: who was waked takes his own out
+            waiter()
 
     def get(self, timeout: float | None = None) -> Any:
         if not self._settled:
@@ -108,8 +127,7 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
         if callback is not None:
             guarded(callback)(self._value)
         self._settled = True
-        if self._waited is not None:
-            self._waited.set()
+        self._wake()
         self._pool = self._function = None
 
 

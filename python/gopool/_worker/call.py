@@ -7,8 +7,10 @@ outcome.
 
 from __future__ import annotations
 
+import io
 import itertools
 import pickle
+import sys
 from collections.abc import Callable
 
 from gopool._worker.pickling import Dumper, dumps
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
 
 CALL, MAP, STARMAP = 0, 1, 2  # PROTOCOL.md, Task.mode
 VALUE, ERROR, ENCODING = 0, 1, 2  # PROTOCOL.md, Done.status
+
+# What tiny tasks are about: a call without arguments, and no value.
+NO_ARGUMENTS: Any = ((), {})
+_NOTHING = pickle.dumps(NO_ARGUMENTS)
+_NONE: list[Any] = [pickle.dumps(None)]
 
 
 def call(mode: int, function: Callable[..., Any], arguments: Any) -> Any:
@@ -31,16 +38,56 @@ def call(mode: int, function: Callable[..., Any], arguments: Any) -> Any:
     return list(itertools.starmap(function, arguments))
 
 
-def unpack(payload: Any, definition: bytes | None) -> tuple[Callable[..., Any], Any]:
-    """Unpickle what a task is about; without a definition the function is in the payload.
+class Definition:
+    """A function that was sent once: where the worker finds it.
 
-    A definition is unpickled for every task: that finds the function anew by module and name, so
-    that a reload or a patch in the worker is seen, as it is when it travels with each task.
+    It is found anew for each task, by module and name, so that a reload or a patch in the worker is
+    seen, as it is when it travels with each task.
     """
+
+    __slots__ = ("_pickle", "_uses", "module", "name")
+
+    def __init__(self, data: bytes) -> None:
+        self._pickle = data
+        self._uses = 0
+        self.module = self.name = ""  # known from the second use on, where there is one of each
+
+    def load(self) -> Any:
+        """Unpickle it; raises whatever that does."""
+        self._uses += 1
+        if self._uses != 2:  # most functions of short programs are used once
+            return pickle.loads(self._pickle)
+        finder = _Finder(io.BytesIO(self._pickle))
+        function = finder.load()
+        if len(finder.found) == 1:
+            module, name = finder.found[0]
+            if getattr(sys.modules.get(module), "__dict__", {}).get(name) is function:
+                self.module, self.name = module, name
+        return function
+
+
+class _Finder(pickle.Unpickler):
+    """An unpickler that tells what it looked for."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.found: list[tuple[str, str]] = []
+
+    def find_class(self, module: str, name: str) -> Any:
+        self.found.append((module, name))
+        return super().find_class(module, name)
+
+
+def unpack(payload: Any, definition: Definition | None) -> tuple[Callable[..., Any], Any]:
+    """Find what a task is about; without a definition the function is in the payload."""
     if definition is None:
         function, arguments = pickle.loads(payload)
         return function, arguments
-    return pickle.loads(definition), pickle.loads(payload)
+    module = sys.modules.get(definition.module)
+    function = None if module is None else module.__dict__.get(definition.name)
+    if function is None:
+        function = definition.load()
+    return function, NO_ARGUMENTS if payload == _NOTHING else pickle.loads(payload)
 
 
 def pack_value(dumper: Dumper, value: Any) -> tuple[int, list[Any]]:
@@ -48,6 +95,8 @@ def pack_value(dumper: Dumper, value: Any) -> tuple[int, list[Any]]:
 
     A value that does not pickle is the standard library's MaybeEncodingError.
     """
+    if value is None:
+        return VALUE, _NONE
     try:
         return VALUE, dumper.dump(value)
     except Exception as error:

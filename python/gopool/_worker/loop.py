@@ -19,7 +19,7 @@ from collections.abc import Callable
 from multiprocessing import util
 
 from gopool._worker import crash, lifeline, message, ondemand
-from gopool._worker.call import call, pack_error, pack_value, unpack
+from gopool._worker.call import CALL, Definition, call, pack_error, pack_value, unpack
 from gopool._worker.channel import Channel, ParentGone, RegionError
 from gopool._worker.lane import open_lane
 from gopool._worker.passing import PassedFD
@@ -91,7 +91,7 @@ class Worker:
         self._maxtasks = maxtasks
         self._wrap_exception = wrap_exception
         self._dumper = Dumper()
-        self._definitions: dict[int, bytes] = {}
+        self._definitions: dict[int, Definition] = {}
         self._in_user_code = False
         self._is_worker = True  # False in a child that a task forked
 
@@ -168,7 +168,7 @@ class Worker:
         arguments: Any
         value: Any
         if definition is not None:
-            self._definitions[function] = definition
+            self._definitions[function] = Definition(definition)
         try:
             try:
                 self._in_user_code = True
@@ -179,7 +179,12 @@ class Worker:
                     os.close(fd)
                 call_function, arguments = unpack(payload, self._definitions.get(function))
                 payload = None  # the region is unmapped before the call
-                value = call(mode, call_function, arguments)
+                if mode == CALL:
+                    args, kwds = arguments
+                    value = call_function(*args, **kwds)
+                    args = kwds = None
+                else:
+                    value = call(mode, call_function, arguments)
                 call_function = arguments = None
                 if not self._is_worker:
                     raise SystemExit(0)
@@ -193,7 +198,7 @@ class Worker:
             self._dumper = Dumper()  # the other one may hold half a pickle
             status, chunks = pack_error(error, self._wrap_exception)
             error.__traceback__ = None
-        call_function = arguments = value = task = payload = None
+        call_function = arguments = args = kwds = value = task = payload = None
         try:
             self._channel.send_done(number, status, chunks)
         except RegionError as problem:

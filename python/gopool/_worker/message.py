@@ -32,7 +32,9 @@ _MAX_PID = 2**31 - 1
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 _unpackb = msgpack.unpackb
 
+# Legal bodies of messages without fields. Look comes before each task that finds its worker asleep.
 _STOP_BODY = _pack((STOP,))
+_LOOK_BODY = _pack((LOOK,))
 
 # A region's size where the payload would be, or the payload itself.
 Payload = bytes | bytearray | memoryview | int
@@ -102,6 +104,8 @@ def decode_task(body: bytes | memoryview, descriptor: bool) -> Task | tuple[()] 
     Raises:
         ProtocolError: the message breaks the protocol.
     """
+    if body == _LOOK_BODY and not descriptor:
+        return ()
     try:
         # The limits are those of a legal message: nested arrays in hostile bytes would each be
         # allocated at their announced size otherwise.
