@@ -88,8 +88,11 @@ func (c *child) next() (m bridge.Task, payload string, more bool) {
 		os.Exit(98) // the test is over
 	}
 	decoded := must(bridge.DecodeToWorker(buf[:n], oobn > 0))
-	if decoded.Kind == bridge.KindStop {
+	switch decoded.Kind {
+	case bridge.KindStop:
 		return m, "", false
+	case bridge.KindLook: // to a worker with a lane
+		return m, "", true
 	}
 	m = decoded.Task
 	if m.RegionSize == 0 {

@@ -111,7 +111,8 @@ func (l *lane) empty() bool { return l.first == l.next }
 // put appends a task, whose message's body is given. ErrLinkFull: there is no room now. errLaneCount:
 // the worker broke the lane.
 func (l *lane) put(id gopool.TaskID, body []byte) error {
-	at, room := l.place(len(body))
+	size := max(8, (len(body)+7)&^7)
+	at, room := l.place(size)
 	if !room {
 		return gopool.ErrLinkFull
 	}
@@ -129,7 +130,7 @@ func (l *lane) put(id gopool.TaskID, body []byte) error {
 		}
 		if atomic.CompareAndSwapUint64(l.word64(laneQueue), queue, queue+1<<32) {
 			l.next++
-			l.at = at + (len(body)+7)&^7
+			l.at = at + size
 			return nil
 		}
 	}
@@ -139,7 +140,6 @@ var errLaneCount = reasonLane("its count of tasks makes no sense")
 
 // place finds room for a message: its bytes lie in one piece between the newest task and the oldest.
 func (l *lane) place(size int) (at int, room bool) {
-	size = (size + 7) &^ 7
 	if l.empty() {
 		return 0, true
 	}
@@ -201,12 +201,20 @@ func (l *lane) settled(id gopool.TaskID) {
 	}
 }
 
-// asleep says that the worker sleeps, or is about to. Who calls wakes it, or it stays true.
-func (l *lane) asleep() bool { return atomic.LoadUint32(l.word32(laneAsleep)) != 0 }
+// What laneAsleep says.
+const (
+	laneAwake  = 0
+	laneDozing = 1 // it sleeps, or is about to
+	laneCalled = 2 // it was woken, and has not said that it is awake
+)
+
+// asleep says that the worker does not run.
+func (l *lane) asleep() bool { return atomic.LoadUint32(l.word32(laneAsleep)) != laneAwake }
 
 // rouse claims the waking of a worker that sleeps: true, to one caller only.
 func (l *lane) rouse() bool {
-	return l.asleep() && atomic.CompareAndSwapUint32(l.word32(laneAsleep), 1, 0)
+	return atomic.LoadUint32(l.word32(laneAsleep)) == laneDozing &&
+		atomic.CompareAndSwapUint32(l.word32(laneAsleep), laneDozing, laneCalled)
 }
 
 // listen sets who wants to be told.

@@ -52,7 +52,7 @@ const exitedState = -2
 // collector reads outcome records, as the thread of that name does in Python.
 type collector struct {
 	mem      []byte
-	outcomes *bridge.Outcomes
+	outcomes interface{ Take(consumed int) int }
 	wake     int
 	at       int // place in the ring
 	read     int // bytes read since the last Take
@@ -458,12 +458,12 @@ func TestOutcomesConcurrently(t *testing.T) {
 
 // TestTell expects an event between two outcomes, with all that Python reads.
 func TestTell(t *testing.T) {
-	_, c := newOutcomes(t, 4096)
-	c.outcomes.Deliver(&gopool.Outcome{Job: 1, TaskRegion: -1})
-	c.outcomes.Tell(&gopool.Event{Kind: gopool.EventRetry, PID: 7, Job: 3, Index: 4, HasTask: true,
+	q, c := newOutcomes(t, 4096)
+	q.Deliver(&gopool.Outcome{Job: 1, TaskRegion: -1})
+	q.Tell(&gopool.Event{Kind: gopool.EventRetry, PID: 7, Job: 3, Index: 4, HasTask: true,
 		Attempt: 2, RanFor: 1500 * time.Millisecond, Text: "why"})
-	c.outcomes.Tell(&gopool.Event{Kind: gopool.EventBroken})
-	c.outcomes.Deliver(&gopool.Outcome{Job: 2, TaskRegion: -1})
+	q.Tell(&gopool.Event{Kind: gopool.EventBroken})
+	q.Deliver(&gopool.Outcome{Job: 2, TaskRegion: -1})
 	for _, job := range []uint64{1, 2} {
 		r, err := c.wait()
 		require.NoError(t, err)

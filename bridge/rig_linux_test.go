@@ -3,10 +3,12 @@
 package bridge_test
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -54,7 +56,7 @@ func newRig(t *testing.T) *rig {
 		assert.NoError(t, r.board.Poller.Close())
 		assert.NoError(t, r.wires.Release())
 	})
-	r.collector = &collector{mem: mem, outcomes: r.wires.Outcomes, wake: wake}
+	r.collector = &collector{mem: mem, outcomes: r.wires, wake: wake}
 	return r
 }
 
@@ -115,6 +117,12 @@ func (r *rig) launch(script string) *worker {
 	control, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	require.NoError(r.t, err)
 	w := &worker{r: r, control: control[0], ends: bridge.Endpoints{Lane: -1}}
+	var lane []*os.File // childLane, childBell
+	if strings.HasPrefix(script, "lane") {
+		w.ends.Lane, err = bridge.NewLaneMemory()
+		require.NoError(r.t, err)
+		lane = []*os.File{duplicate(r.t, w.ends.Lane), duplicate(r.t, r.wake)}
+	}
 	w.ends.Socket = link[0]
 	w.ends.Peer, err = unix.FcntlInt(uintptr(link[1]), unix.F_DUPFD_CLOEXEC, 0)
 	require.NoError(r.t, err)
@@ -125,10 +133,11 @@ func (r *rig) launch(script string) *worker {
 	w.cmd.Stderr = os.Stderr
 	socketFile, controlFile := os.NewFile(uintptr(link[1]), "link"), os.NewFile(uintptr(control[1]),
 		"control")
-	w.cmd.ExtraFiles = []*os.File{socketFile, controlFile} // childSocket, childControl
+	w.cmd.ExtraFiles = append([]*os.File{socketFile, controlFile}, lane...) // from childSocket on
 	require.NoError(r.t, w.cmd.Start())
-	require.NoError(r.t, socketFile.Close())
-	require.NoError(r.t, controlFile.Close())
+	for _, file := range w.cmd.ExtraFiles {
+		require.NoError(r.t, file.Close())
+	}
 	w.ends.PIDFD, err = unix.PidfdOpen(w.cmd.Process.Pid, 0)
 	require.NoError(r.t, err)
 	r.t.Cleanup(func() {
@@ -136,11 +145,21 @@ func (r *rig) launch(script string) *worker {
 			_ = w.cmd.Process.Kill()
 			w.wait()
 		}
-		for _, fd := range []int{w.ends.Socket, w.ends.Peer, w.ends.PIDFD, w.control} {
-			assert.NoError(r.t, unix.Close(fd))
+		for _, fd := range []int{w.ends.Socket, w.ends.Peer, w.ends.PIDFD, w.control, w.ends.Lane} {
+			if fd >= 0 {
+				assert.NoError(r.t, unix.Close(fd))
+			}
 		}
 	})
 	return w
+}
+
+// duplicate is a file of its own for a descriptor.
+func duplicate(t *testing.T, fd int) *os.File {
+	t.Helper()
+	fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	require.NoError(t, err)
+	return os.NewFile(uintptr(fd), "duplicate")
 }
 
 // wait reaps the process and returns its exit code in Python's convention.
@@ -189,8 +208,21 @@ func (w *worker) reap(want int) gopool.Verdict {
 	require.Equal(w.r.t, int(w.id), w.r.ended())
 	code := w.wait()
 	require.Equal(w.r.t, want, code)
-	verdict, err := w.r.wires.Pool.Reaped(w.id, gopool.ExitStatus{Code: code, Known: true})
-	require.NoError(w.r.t, err)
+	return w.r.reaped(w, code)
+}
+
+// reaped does what Python does once it has reaped a worker.
+func (r *rig) reaped(w *worker, code int) gopool.Verdict {
+	r.t.Helper()
+	if w.ends.Lane >= 0 {
+		var note [8]byte
+		_, err := unix.Pread(w.ends.Lane, note[:], 0)
+		require.NoError(r.t, err)
+		begun := gopool.TaskID(binary.LittleEndian.Uint64(note[:]))
+		require.NoError(r.t, r.wires.Pool.Began(w.id, begun))
+	}
+	verdict, err := r.wires.Reaped(w.id, gopool.ExitStatus{Code: code, Known: true})
+	require.NoError(r.t, err)
 	return verdict
 }
 
@@ -212,7 +244,7 @@ func (r *rig) submitTask(task *gopool.Task) uint64 {
 	r.t.Helper()
 	task.Job, task.Index = 1, r.last
 	r.last++
-	_, err := r.wires.Pool.Submit(task)
+	_, err := r.wires.Submit(task)
 	require.NoError(r.t, err)
 	return task.Index
 }
@@ -281,11 +313,8 @@ func (r *rig) end(codes map[*worker]int) {
 		require.Contains(r.t, byID, id)
 		code := byID[id].wait()
 		require.Equal(r.t, codes[byID[id]], code, "worker %d", id)
+		require.False(r.t, r.reaped(byID[id], code).Replace)
 		delete(byID, id)
-		verdict, err := r.wires.Pool.Reaped(gopool.WorkerID(id),
-			gopool.ExitStatus{Code: code, Known: true})
-		require.NoError(r.t, err)
-		require.False(r.t, verdict.Replace)
 	}
 	require.Equal(r.t, -1, r.ended())
 	_, err := r.wait()

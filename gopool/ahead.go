@@ -160,8 +160,8 @@ func (p *Pool) leastLoaded(now time.Time, most int) (best *worker) {
 		}
 		w := p.crew[p.cursor]
 		at := w.link.Progress(now)
-		if w.state == Busy && at.Awake && at.Unbegun < most && at.Busy < stalledAfter &&
-			len(w.leases) > 0 && w.leases[0].timeout() == 0 && p.mayGrant(w) {
+		if w.state == Busy && at.Awake && at.Unbegun < most && len(w.leases) > 0 &&
+			w.busyFor(at, now) < stalledAfter && w.leases[0].timeout() == 0 && p.mayGrant(w) {
 			most, best = at.Unbegun, w
 			if most == 0 {
 				break
@@ -287,6 +287,7 @@ func (p *Pool) rescue(now time.Time) {
 			p.arm(now.Add(left))
 			continue
 		}
+		w.missed = true
 		p.takeBack(w, 0)
 	}
 }

@@ -319,3 +319,17 @@ func TestNoTaskBesideAnIdleWorker(t *testing.T) {
 	assert.Len(t, stalled.unread, 1)
 	assert.Zero(t, b.pool.queue.len())
 }
+
+// A worker that somebody stopped while it was awake has its first task taken back, and does not get
+// it again before those that run.
+func TestStoppedWhileAwake(t *testing.T) {
+	c := newAheadBench(t)
+	works := c.worker().boot()
+	stopped := c.worker().boot()
+	stopped.awake = true
+	c.submit(1)
+	require.Len(t, stopped.unread, 1, "the one that is awake is taken")
+	c.advance(unreadAfter)
+	assert.Empty(t, stopped.unread)
+	assert.Len(t, works.unread, 1)
+}

@@ -298,11 +298,11 @@ func (p *Pool) dispatch() {
 }
 
 // takeIdle takes the idle worker that is to have the next task: one that is awake, or the one that
-// waits longest.
+// waits longest. Where somebody has stopped one while it was awake, its turn comes like the others'.
 func (p *Pool) takeIdle(now time.Time) *worker {
 	last := len(p.idle) - 1
 	w := p.idle[last]
-	if last > 0 && !w.link.Progress(now).Awake {
+	if last > 0 && (w.missed || !w.link.Progress(now).Awake) {
 		w = p.idle[0]
 		copy(p.idle, p.idle[1:])
 	}

@@ -98,7 +98,7 @@ func (p *Pool) Settle(id WorkerID, task TaskID, o *Outcome) error {
 	}
 	p.paces.observe(t.Function, o.Took)
 	w.since = o.Ended
-	w.proven = true
+	w.proven, w.missed = true, false
 	p.guard.worked()
 	if len(w.leases) > 0 {
 		p.watch(w, w.leases[0], now)

@@ -62,6 +62,7 @@ type worker struct {
 	began   TaskID    // the last task that it has begun, by its own note
 	noted   bool      // began means something
 	retire  bool      // it is to end once it runs no task
+	missed  bool      // it left its first task unread for too long, and has done none since
 	overdue bool      // it was killed for not being ready in time
 	added   time.Time
 	// readySince means something once it is ready.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -203,11 +204,14 @@ def test_dead_worker_with_living_child(context: Any, tmp_path: Any) -> None:
 
 
 def test_task_closes_everything(context: Any) -> None:
-    """A task that closes gopool's descriptors loses its worker, not the pool."""
+    """A task that closes gopool's descriptors loses its worker, not the pool; whether its own outcome
+    arrives is left to the way that it takes.
+    """
     with context.Pool(1) as pool:
-        with pytest.raises(gopool.WorkerLostError):
-            pool.apply(os.closerange, (3, 256))
-        assert pool.apply(f.square, (3,)) == 9
+        worker = pool.apply(f.pid)
+        with contextlib.suppress(gopool.WorkerLostError):
+            assert pool.apply(os.closerange, (3, 256)) is None
+        assert pool.apply(f.pid) != worker
 
 
 def test_inherited_pool_is_refused() -> None:

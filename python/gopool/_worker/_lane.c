@@ -22,7 +22,7 @@
 enum {
     AT_NOTE = 0,      // u64: number of the task begun last
     AT_QUEUE = 64,    // u64: tasks ever claimed (low half), tasks ever put in (high half)
-    AT_ASLEEP = 128,  // u32: the worker sleeps, or is about to
+    AT_ASLEEP = 128,  // u32: AWAKE, DOZING, or what Go makes of that when it wakes this worker
     AT_LISTEN = 192,  // u32: what the parent wants to be told, LISTEN_...
     AT_COMMIT = 256,  // u64: bytes of outcomes ever written
     AT_READ = 320,    // u64: bytes of outcomes ever read
@@ -38,6 +38,8 @@ enum {
     RECORD_HEADER = 20,   // u64 began, u64 ended, u32 size of the body
 };
 
+enum { AWAKE = 0, DOZING = 1 };
+
 // The collector sleeps until there is an outcome; tasks are queued, so Go wants to know of an end.
 enum { LISTEN_COLLECTOR = 1, LISTEN_HUNGRY = 2 };
 
@@ -51,6 +53,8 @@ typedef struct {
     PyObject_HEAD
     unsigned char *memory;
     int bell_fd;    // the eventfd that wakes the collector
+    dev_t bell_dev; // and what it is: a task that closes it may open a file of this number
+    ino_t bell_ino;
     uint64_t began;
     long spin;      // nanoseconds that the next look may take; 0: none
     long unspun;    // looks left out since it paid last
@@ -161,6 +165,11 @@ static PyObject *lane_claim(Lane *lane, PyObject *Py_UNUSED(ignored)) {
     return PyBytes_FromStringAndSize((char *)lane->memory + AT_TASKS + slot.offset, slot.size);
 }
 
+static int raise_errno(void) {
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
 // Wake the collector if it sleeps until there is an outcome.
 static int tell(Lane *lane) {
     _Atomic uint32_t *listen = word32(lane, AT_LISTEN);
@@ -168,16 +177,20 @@ static int tell(Lane *lane) {
         return 0;
     if (!(atomic_fetch_and(listen, ~(uint32_t)LISTEN_COLLECTOR) & LISTEN_COLLECTOR))
         return 0;
+    struct stat status;
+    if (fstat(lane->bell_fd, &status) < 0)
+        return raise_errno();
+    if (status.st_dev != lane->bell_dev || status.st_ino != lane->bell_ino) {
+        errno = EBADF;
+        return raise_errno();
+    }
     uint64_t one = 1;
     ssize_t written;
     do
         written = write(lane->bell_fd, &one, sizeof one);
     while (written < 0 && errno == EINTR);
-    if (written < 0 && errno != EAGAIN) {  // a counter that is full wakes as well
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    return 0;
+    // A counter that is full wakes as well.
+    return written < 0 && errno != EAGAIN ? raise_errno() : 0;
 }
 
 static PyObject *lane_publish(Lane *lane, PyObject *body) {
@@ -215,9 +228,9 @@ static PyObject *lane_publish(Lane *lane, PyObject *body) {
 }
 
 static PyObject *lane_doze(Lane *lane, PyObject *Py_UNUSED(ignored)) {
-    atomic_store(word32(lane, AT_ASLEEP), 1);
+    atomic_store(word32(lane, AT_ASLEEP), DOZING);
     if (!queue_is_empty(lane)) {
-        atomic_store(word32(lane, AT_ASLEEP), 0);
+        atomic_store(word32(lane, AT_ASLEEP), AWAKE);
         return PyLong_FromLong(0);
     }
     int hungry = (atomic_load(word32(lane, AT_LISTEN)) & LISTEN_HUNGRY) != 0;
@@ -225,7 +238,7 @@ static PyObject *lane_doze(Lane *lane, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *lane_rouse(Lane *lane, PyObject *Py_UNUSED(ignored)) {
-    atomic_store(word32(lane, AT_ASLEEP), 0);
+    atomic_store(word32(lane, AT_ASLEEP), AWAKE);
     Py_RETURN_NONE;
 }
 
@@ -247,20 +260,20 @@ static int lane_init(Lane *lane, PyObject *args, PyObject *kwds) {
     }
     if (!PyArg_ParseTupleAndKeywords(args, kwds, "ii", names, &memory_fd, &lane->bell_fd))
         return -1;
-    if (fstat(memory_fd, &status) < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
+    if (fstat(lane->bell_fd, &status) < 0)
+        return raise_errno();
+    lane->bell_dev = status.st_dev;
+    lane->bell_ino = status.st_ino;
+    if (fstat(memory_fd, &status) < 0)
+        return raise_errno();
     if (status.st_size < LANE_SIZE) {  // to touch what is beyond the end would be SIGBUS
         PyErr_Format(PyExc_ValueError, "a lane has %d bytes, this memory %lld", (int)LANE_SIZE,
                      (long long)status.st_size);
         return -1;
     }
     void *memory = mmap(NULL, LANE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd, 0);
-    if (memory == MAP_FAILED) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
+    if (memory == MAP_FAILED)
+        return raise_errno();
     cpu_set_t processors;
     lane->may_spin = sched_getaffinity(0, sizeof processors, &processors) != 0 ||
                      CPU_COUNT(&processors) > 1;
