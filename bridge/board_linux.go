@@ -48,6 +48,7 @@ type PoolWires struct {
 	links     []*WorkerLink
 	look      atomic.Bool // lanes must be looked at once more
 	listening atomic.Bool // the collector sleeps: new lanes must be told
+	spin      spinning    // of Borrow, which one thread at a time is in
 }
 
 // OpenPool makes a pool whose outcomes go into the ring that lies in ringFD.

@@ -80,11 +80,16 @@ func (w *PoolWires) Take(consumed int) int {
 	if state != 0 {
 		return state
 	}
+	w.listen()
+	return 0
+}
+
+// listen has workers wake the collector.
+func (w *PoolWires) listen() {
 	w.listening.Store(true)
 	w.tell((*lane).listen)
 	w.Drain() // what came before they were told wakes it through the outcomes
 	w.LookAgain()
-	return 0
 }
 
 func (w *PoolWires) tell(how func(*lane, uint32)) {

@@ -5,6 +5,7 @@ package bridge
 import (
 	"encoding/binary"
 	"sync"
+	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
 	"golang.org/x/sys/unix"
@@ -34,6 +35,8 @@ type Outcomes struct {
 	poked    bool     // a worker has ended since Take last said so
 	most     int      // regions that may be unread
 	resume   []func() // called when there is room again
+	lent     uint64    // the job whose waiter reads instead of the collector; 0: none (loan_linux.go)
+	lentAt   time.Time
 }
 
 type record struct {
@@ -133,8 +136,8 @@ func (q *Outcomes) write(r *record) bool {
 	return true
 }
 
-// Take says how many bytes of the ring may be read from the collector's place on, up to the
-// ring's end. consumed is what it has read since the last call. 0: nothing, wait on the eventfd;
+// Take says where in the ring there is something to read, in the upper half of the result, and how
+// many bytes up to the ring's end, in the lower. consumed is what it has read since the last call. 0: nothing, wait on the eventfd;
 // -1: nothing, and nothing will come; -2: first of all, a worker has ended; ask again.
 func (q *Outcomes) Take(consumed int) int {
 	q.mu.Lock()
@@ -143,7 +146,10 @@ func (q *Outcomes) Take(consumed int) int {
 	if !q.full() {
 		resume, q.resume = q.resume, nil
 	}
-	available := q.available()
+	available := 0
+	if !q.isLent() {
+		available = q.available()
+	}
 	q.asleep = available == 0
 	q.mu.Unlock()
 	for _, f := range resume {
@@ -180,7 +186,7 @@ func (q *Outcomes) available() int {
 		q.poked = false
 		return -2
 	case n > 0:
-		return int(n)
+		return int(q.tail%size)<<32 | int(n)
 	case q.drained:
 		return -1
 	}
@@ -228,7 +234,7 @@ func (q *Outcomes) Poke() {
 
 // rouse wakes the collector. mu is held.
 func (q *Outcomes) rouse() {
-	if q.asleep {
+	if q.asleep && !q.isLent() {
 		q.asleep = false
 		signal(q.wake)
 	}

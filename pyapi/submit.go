@@ -137,3 +137,25 @@ func Take(pool, consumed int) int {
 	}
 	return wires.Take(consumed)
 }
+
+// Borrow looks for the small value of a job, whose waiter reads it instead of the collector; spin is
+// 1 where it may look for some microseconds. The result is where the value lies in the ring, in the
+// upper half, and its size in bytes in the lower; 0: it is not there. Every call is followed by
+// Return.
+func Borrow(pool, job, spin int) int {
+	wires, err := pools.get(pool)
+	if err != nil {
+		return codeOf(err)
+	}
+	return wires.Borrow(uint64(job), spin == 1)
+}
+
+// Return ends what Borrow began; settled is 1 where the job was settled.
+func Return(pool, job, settled int) int {
+	wires, err := pools.get(pool)
+	if err != nil {
+		return codeOf(err)
+	}
+	wires.Return(uint64(job), settled == 1)
+	return 0
+}

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _RECORD = struct.Struct("<IIQQQqqQ")
 _RECORD_SIZE = _RECORD.size
 _PAD = 0xFFFFFFFF
+_PLACE, _SIZE = 32, 0xFFFFFFFF  # of what lies in the ring, in a result of Take or Borrow
 _WORKER_ENDED = -2  # of Take: no outcome yet, but the maintenance thread has something to do
 
 _VALUE, _ERROR, _ENCODING, _LOST, _BROKEN, _REFUSED, _TIMEOUT, _CANCELLED = range(8)
@@ -106,23 +107,22 @@ class Collector:
 
     def run(self) -> None:
         """The thread's whole life."""
-        position = consumed = 0
-        size = len(self._ring)
+        consumed = 0
         while not self._ended:
-            available = self._take(consumed)
-            consumed = max(available, 0)
+            taken = self._take(consumed)
+            consumed = taken & _SIZE if taken > 0 else 0
             self._settle_local()
-            if available > 0:
-                self._settle_records(position, position + available)
+            if taken > 0:
+                position = taken >> _PLACE
+                self._settle_records(position, position + consumed)
                 if self._generation != _fork.generation:
                     return  # a callback forked, and this is its child
-                position = (position + available) % size
                 self._after_batch()
-            elif available == 0:
+            elif taken == 0:
                 os.eventfd_read(self._wake_fd)
             else:
                 self.exits()
-                if available != _WORKER_ENDED:
+                if taken != _WORKER_ENDED:
                     break
         with self._waking:
             self._ended = True
@@ -184,6 +184,35 @@ class Collector:
                 where = start, size, region, region_size
                 self._settle_record(job, index, status, where, task_region)
             waiting = outcome = None  # the job alone holds them
+
+    def read_for(self, native: Any, handle: int, waiting: AsyncResult) -> None:
+        """Settle a job that the calling thread waits for, if its value comes within microseconds
+        and is small. While this thread sleeps it spares two changes of threads.
+
+        An exception that a signal handler raises here leaves the outcome to the collector.
+        """
+        job, loaded, value = waiting._job, False, None
+        try:
+            place = native.Borrow(handle, job, 1)
+            if place <= 0:
+                return
+            start = place >> _PLACE
+            payload = self._ring[start : start + (place & _SIZE)]
+            if payload != _NONE:
+                try:
+                    value = pickle.loads(payload)
+                except Exception:
+                    return  # the collector says what is wrong
+            loaded = True
+            if self._cache.pop(job, None) is not None:
+                waiting._settle((True, value))
+        except BaseException:
+            gone = job not in self._cache and not waiting._cancelled
+            if loaded and gone and not waiting._settled:
+                waiting._settle((True, value))
+            raise
+        finally:
+            native.Return(handle, job, int(waiting._settled))
 
     def _settle_record(
         self,

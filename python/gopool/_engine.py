@@ -222,6 +222,11 @@ class Engine:
             about["text"] = f"after {seconds:.3g} s"
         self.crew.tell(_EVENT_KINDS[number], **about)
 
+    def read_for(self, job: Any) -> None:
+        """Have the calling thread settle a job it waits for, where it can be done at once."""
+        if self._generation == _fork.generation and not self._terminated:
+            self.collector.read_for(self.native, self.handle, job)
+
     # Submission.
 
     def expect_callbacks(self) -> None:

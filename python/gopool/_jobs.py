@@ -68,6 +68,10 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
     def wait(self, timeout: float | None = None) -> None:
         if self._settled:
             return
+        if len(self._cache) == 1 and self._callback is timeout is None:
+            self._read()  # nothing else is on its way
+            if self._settled:
+                return
         # A bare lock: what an Event does beside costs more than the task, where that is tiny.
         lock = _allocate_lock()
         lock.acquire()
@@ -77,6 +81,11 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
                 lock.acquire(True, -1 if timeout is None else max(timeout, 0))
         finally:
             self._waiters.remove(lock.release)
+
+    def _read(self) -> None:
+        engine = getattr(self._pool, "_engine", None)
+        if engine is not None:
+            engine.read_for(self)
 
     def _tell(self, waiter: Callable[[], object]) -> None:
         """Have somebody called once it is settled; he looks whether it is, after this."""
