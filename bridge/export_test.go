@@ -20,6 +20,9 @@ var (
 	OOBSize = oobSize
 )
 
+// AgeLoan makes the loan that runs one that counts as forgotten.
+func (q *Outcomes) AgeLoan() { q.lentAt = q.lentAt.Add(-loanMost - 1) }
+
 // ParseStat returns the state and the parent that a stat file of proc(5) tells.
 func ParseStat(text string) (state rune, parent int, ok bool) {
 	stat, ok := parseStat(text)

@@ -35,7 +35,7 @@ type Outcomes struct {
 	poked    bool     // a worker has ended since Take last said so
 	most     int      // regions that may be unread
 	resume   []func() // called when there is room again
-	lent     uint64    // the job whose waiter reads instead of the collector; 0: none (loan_linux.go)
+	lent     uint64   // the job whose waiter reads instead of the collector; 0: none (loan.go)
 	lentAt   time.Time
 }
 

@@ -94,7 +94,7 @@ class Engine:
         self.crew = Crew(pool, pool._pool, arguments, settings, self._wake_fd)
         self._options: dict[tuple[int, int, int, int], int] = {}
         self._feeders: set[IMapFeeder | TaskFeeder] = set()
-        self._submitting: list[None] = []  # one entry for each submission under way
+        self._submitting: set[int] = set()  # jobs that are being submitted
         self._max_regions = _affordable_regions(self.workers)
         self._closing = False
         self._terminated = False
@@ -234,43 +234,55 @@ class Engine:
         if self.maintenance.ident is None and not self._forked:
             self.maintenance.ensure_started()
 
-    def submit(self, job: int, mode: int, function: Any, arguments: Any, options: int = 0) -> None:
+    def submit(
+        self, job: Any, mode: int, function: Any, arguments: Any, options: int = 0
+    ) -> None:
         """Submit the only task of a job; it starts at once where a worker is idle.
 
         An error of pickling becomes the job's outcome. Never waits: beyond the budget the task
-        is kept as it is.
+        is kept as it is. Where this is interrupted nobody gets the job, and nothing waits for it.
         """
-        self._submitting.append(None)  # close() lets a job that has begun go on
+        number = job._job
         try:
+            self._submitting.add(number)  # close() lets a job that has begun go on
+            self.cache[number] = job
             if self._congested and self._is_congested():
-                self.backlog.add([(job, 0, mode, function, arguments, options)], 1)
-            elif self._terminated or self._generation != _fork.generation:
-                self._submit_task((job, 0, mode, function, arguments, options))
-            else:
-                try:
-                    load = self._send(job, 0, mode, function, arguments, options)
-                except BaseException as error:
-                    self._not_sent(job, 0, error)
-                    return
-                if load > BUDGET or len(self._submitter.regions) >= self._max_regions:
-                    self._congested = True
+                self.backlog.add([(number, 0, mode, function, arguments, options)], 1)
+                return
+            if self._terminated or self._generation != _fork.generation:
+                self._submit_task((number, 0, mode, function, arguments, options))
+                return
+            try:
+                load = self._send(number, 0, mode, function, arguments, options)
+            except Exception as error:
+                self._settle_error(number, 0, error)
+                return
+            if load > BUDGET or len(self._submitter.regions) >= self._max_regions:
+                self._congested = True
+        except BaseException:
+            self.cache.pop(number, None)
+            raise
         finally:
-            self._submitting.pop()
+            self._submitting.discard(number)
             if self._closing:
                 self._close_if_done()
 
-    def submit_all(self, tasks: Iterable[Task], count: int) -> None:
+    def submit_all(self, job: Any, tasks: Iterable[Task], count: int) -> None:
         """Submit so many tasks of a job in order, all at once as far as the budget allows."""
+        number = job._job
         remaining = iter(tasks)
-        self._submitting.append(None)
         try:
+            self._submitting.add(number)
             for done, task in enumerate(remaining):
                 if self._congested and self._is_congested():
                     self.backlog.add(itertools.chain([task], remaining), count - done)
                     return
                 self._submit_task(task)
+        except BaseException:  # the input's, or an interrupt
+            self.cache.pop(number, None)
+            raise
         finally:
-            self._submitting.pop()
+            self._submitting.discard(number)
             if self._closing:
                 self._close_if_done()
 
@@ -284,19 +296,13 @@ class Engine:
         try:
             load = self._submitter.submit(*task)
         except BaseException as error:
-            self._not_sent(task[0], task[1], error, in_thread)
+            if not (in_thread or isinstance(error, Exception)):
+                self.cache.pop(task[0], None)
+                raise  # KeyboardInterrupt is the caller's, who never gets this job
+            self._settle_error(task[0], task[1], error)
         else:
             if load > BUDGET or len(self._submitter.regions) >= self._max_regions:
                 self._congested = True
-
-    def _not_sent(
-        self, job: int, index: int, error: BaseException, in_thread: bool = False
-    ) -> None:
-        """Settle a task that could not be pickled or sent."""
-        if not (in_thread or isinstance(error, Exception)):
-            self.cache.pop(job, None)
-            raise error  # KeyboardInterrupt is the caller's, who never gets this job
-        self._settle_error(job, index, error)
 
     def _submit_in_thread(self, task: Task) -> None:
         """From a thread of gopool's own: whatever pickling raises is the task's outcome."""

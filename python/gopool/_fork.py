@@ -71,18 +71,14 @@ def owned() -> frozenset[int]:
     return frozenset(_owned)
 
 
-class unforked:
-    """Let no other thread fork inside the block, nor enter another: for making descriptors and
-    registering them, and for loading Go.
+def unforked() -> RLock:
+    """Let no other thread fork inside the block that is entered with the result, nor enter another:
+    for making descriptors and registering them, and for loading Go.
 
-    The block takes no lock of gopool's, since a fork takes this one last.
+    The block takes no lock of gopool's, since a fork takes this one last. The lock itself is given:
+    a signal's handler that raises can't come between its taking and the block.
     """
-
-    def __enter__(self) -> None:
-        _whole.acquire()
-
-    def __exit__(self, *exc: object) -> None:
-        _whole.release()
+    return _whole
 
 
 class passing:

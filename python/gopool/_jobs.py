@@ -43,13 +43,12 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
         error_callback: Callable[[BaseException], object] | None,
     ) -> None:
         self._pool = pool
-        self._job = job = _next_job()
-        self._cache = cache = pool._cache
+        self._job = _next_job()
+        self._cache = pool._cache  # who submits it puts it there
         if callback is not None:
             self._callback = callback
         if error_callback is not None:
             self._error_callback = error_callback
-        cache[job] = self
 
     @property
     def _event(self) -> threading.Event:
@@ -68,7 +67,7 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
     def wait(self, timeout: float | None = None) -> None:
         if self._settled:
             return
-        if len(self._cache) == 1 and self._callback is timeout is None:
+        if timeout is None and self._callback is None and len(self._cache) == 1:
             self._read()  # nothing else is on its way
             if self._settled:
                 return

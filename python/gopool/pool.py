@@ -336,7 +336,7 @@ def _pool_apply_async(
     if callback or error_callback:
         self._engine.expect_callbacks()
     result._function = func
-    self._engine.submit(result._job, CALL, func, (args, kwds), options)
+    self._engine.submit(result, CALL, func, (args, kwds), options)
     return result
 
 
@@ -449,7 +449,7 @@ def _pool_map_async(
         tasks = ((job, i, CALL, mapper, ((chunk,), {}), options) for i, chunk in enumerate(chunks))
     else:
         tasks = ((job, i, mode, func, items, options) for i, (_, items) in enumerate(chunks))
-    self._engine.submit_all(tasks, result._number_left)
+    self._engine.submit_all(result, tasks, result._number_left)
     return result
 
 
@@ -713,9 +713,9 @@ def _dispatching_apply_async(original: Callable[..., Any]) -> Callable[..., Any]
             result = EngineResult(self, None, None)
             result._function = func
             if type(args) is tuple and not args and type(kwds) is dict and not kwds:
-                engine.submit(result._job, CALL, func, NO_ARGUMENTS)
+                engine.submit(result, CALL, func, NO_ARGUMENTS)
             else:
-                engine.submit(result._job, CALL, func, (args, kwds))
+                engine.submit(result, CALL, func, (args, kwds))
             return result
         return _pool_apply_async(
             self,

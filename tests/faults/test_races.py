@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -317,3 +318,58 @@ def test_tasks_that_kill_their_workers(context: Any) -> None:
         for result in results:
             with pytest.raises(gopool.WorkerLostError):
                 result.get(20)
+
+
+class _HalfInput:
+    def __len__(self) -> int:
+        return 8
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(4)
+        raise LookupError("no more")
+
+
+def test_input_that_raises_halfway() -> None:
+    """What a sized input raises is the caller's, and join() does not wait for that job."""
+    pool = gopool.get_context("fork").Pool(1)
+    with pytest.raises(LookupError, match="no more"):
+        pool.map(f.square, _HalfInput(), chunksize=1)
+    assert pool._cache == {}
+    pool.close()
+    assert pool.join(timeout=60)
+
+
+class _Alarm(BaseException):  # as KeyboardInterrupt: an Exception may be one of pickling
+    pass
+
+
+def test_interrupted_waits() -> None:
+    """A signal handler that raises at any moment of get() loses no result: it may be asked again.
+
+    The waiting thread may just be reading the outcome for itself.
+    """
+
+    def raise_alarm(number: int, frame: Any) -> None:
+        if frame.f_code is not test_interrupted_waits.__code__:
+            raise _Alarm
+
+    interrupted = 0
+    before = signal.signal(signal.SIGALRM, raise_alarm)
+    try:
+        with gopool.get_context("fork").Pool(2) as pool:
+            for turn in range(2_000):
+                result = None
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 1e-5 + turn % 100 * 2e-6)
+                    result = pool.apply_async(f.square, (turn,))
+                    assert result.get(60) == turn * turn
+                except _Alarm:
+                    interrupted += 1
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                if result is not None:
+                    assert result.get(60) == turn * turn
+            assert pool._cache == {}
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 10
