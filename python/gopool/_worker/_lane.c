@@ -250,18 +250,12 @@ static PyObject *lane_note(Lane *lane, PyObject *number) {
     Py_RETURN_NONE;
 }
 
-static int lane_init(Lane *lane, PyObject *args, PyObject *kwds) {
-    static char *names[] = {"memory_fd", "bell_fd", NULL};
-    int memory_fd;
+// Fill in a new Lane; -1: there is an exception. Its memory is NULL until all is well.
+static int open_lane(Lane *lane, int memory_fd, int bell_fd) {
     struct stat status;
-    if (lane->memory != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "a Lane is made once");
-        return -1;
-    }
-    if (!PyArg_ParseTupleAndKeywords(args, kwds, "ii", names, &memory_fd, &lane->bell_fd))
-        return -1;
-    if (fstat(lane->bell_fd, &status) < 0)
+    if (fstat(bell_fd, &status) < 0)
         return raise_errno();
+    lane->bell_fd = bell_fd;
     lane->bell_dev = status.st_dev;
     lane->bell_ino = status.st_ino;
     if (fstat(memory_fd, &status) < 0)
@@ -290,6 +284,18 @@ static void lane_dealloc(Lane *lane) {
     Py_DECREF(type);
 }
 
+// Not __init__: a Lane without memory must not be within anybody's reach.
+static PyObject *lane_new(PyTypeObject *type, PyObject *args, PyObject *kwds) {
+    static char *names[] = {"memory_fd", "bell_fd", NULL};
+    int memory_fd, bell_fd;
+    if (!PyArg_ParseTupleAndKeywords(args, kwds, "ii", names, &memory_fd, &bell_fd))
+        return NULL;
+    Lane *lane = (Lane *)type->tp_alloc(type, 0);
+    if (lane != NULL && open_lane(lane, memory_fd, bell_fd) < 0)
+        Py_CLEAR(lane);
+    return (PyObject *)lane;
+}
+
 static PyMethodDef lane_methods[] = {
     {"claim", (PyCFunction)lane_claim, METH_NOARGS,
      "claim() -> bytes | None: begin the next task, whose message this is; None: there is none.\n\n"
@@ -311,8 +317,7 @@ static PyType_Slot lane_slots[] = {
                 "kept. bell_fd: the eventfd that wakes the collector. OSError where it can't be\n"
                 "mapped, ValueError where it is too small. Not to be used by two threads at once,\n"
                 "nor after a fork."},
-    {Py_tp_new, PyType_GenericNew},
-    {Py_tp_init, lane_init},
+    {Py_tp_new, lane_new},
     {Py_tp_dealloc, lane_dealloc},
     {Py_tp_methods, lane_methods},
     {0, NULL},
