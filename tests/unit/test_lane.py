@@ -255,6 +255,18 @@ def test_opening(tmp_path: Path) -> None:
     os.close(bell)
 
 
+def test_closed(pair: Pair) -> None:
+    """A closed lane can't be used by mistake."""
+    lane, parent = pair
+    parent.put(1, b"x")
+    lane.close()
+    lane.close()
+    for use in (lane.claim, lane.doze, lane.rouse, lambda: lane.note(1), lambda: lane.publish(b"")):
+        with pytest.raises(ValueError, match="closed"):
+            use()
+    assert parent.word(QUEUE) == 1 << 32
+
+
 def test_no_memory_to_map() -> None:
     """A worker that can't map its lane says that it notes nothing, and goes without."""
     bell = os.eventfd(0)

@@ -127,8 +127,9 @@ class Channel:
         more, so that no task can be claimed.
         """
         if self.lane is not None:
+            self.lane.close()
+            self.lane = None
             os.close(self._bell_fd)
-        self.lane = None
         self._socket.close()
 
 
