@@ -88,8 +88,8 @@ def test_task_that_waits_for_a_later_one(
 
 @pytest.mark.parametrize("callback", [False, True], ids=["", "slow callback"])
 def test_long_tasks_begin_at_once(lane: bool, ahead: str, callback: bool) -> None:
-    """As many long tasks as there are workers run at the same time, whatever short ones came before,
-    and whatever the collector does meanwhile.
+    """As many long tasks as there are workers run at the same time, whatever short ones came
+    before, and whatever the collector does meanwhile.
     """
     context = gopool.get_context("fork")
     workers = 4
@@ -140,7 +140,7 @@ def test_a_forked_child_has_no_lane(context: Any) -> None:
 
 
 def test_the_parents_child_has_no_lane() -> None:
-    """What the parent forks has none of its lanes, mapped or open; nor has a worker of its siblings."""
+    """What the parent forks has none of its lanes mapped; nor has a worker its siblings'."""
     context = gopool.get_context("fork")
     with context.Pool(2) as pool:
         assert pool.apply(f.square, (3,)) == 9

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The worker's side of a lane, against a parent that is played here (bridge/PROTOCOL.md, section 8)."""
+"""The worker's side of a lane, against a parent that is played here (PROTOCOL.md, section 8)."""
 
 from __future__ import annotations
 
@@ -38,14 +38,12 @@ class Parent:
             self.words[at // 8] = value
         return before
 
-    def put(self, number: int, body: bytes, offset: int = 0, size: int | None = None) -> None:
+    def put(self, number: int, body: bytes, offset: int = 0) -> None:
         """Put a task in, at any place."""
         queue = self.word(QUEUE)
         slot = (queue >> 32) % 128
         self.memory[TASKS + offset : TASKS + offset + len(body)] = body
-        struct.pack_into(
-            "<QII", self.memory, SLOTS + 16 * slot, number, offset, len(body) if size is None else size
-        )
+        struct.pack_into("<QII", self.memory, SLOTS + 16 * slot, number, offset, len(body))
         self.word(QUEUE, (queue + (1 << 32)) % 2**64)
 
     def outcome(self) -> tuple[int, int, bytes]:
