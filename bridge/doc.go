@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 
-// Package bridge speaks with the Python workers: the wire protocol, the sockets, and the poller
-// that waits for all of them (stations 8 and 10 of the data flow).
+// Package bridge speaks with the Python workers: the wire protocol, the sockets and lanes that it
+// goes by, and the poller that waits for all of them (stations 8 and 10 of the data flow).
 //
 // # What
 //
 // PROTOCOL.md is the normative text. frame.go has the limits and the length field, message.go the
 // messages, codec.go writes them and decode.go reads them. Their twins in Python are
 // gopool/_worker/frame.py and message.py; testdata/frames/frames.json is read by the tests of
-// both languages.
+// both languages. lane_linux.go is a worker's lane, lanes_linux.go how a pool looks into all of them.
 //
 // # Flow
 //
@@ -24,7 +24,8 @@
 //
 // # Lock order
 //
-// The codec has no lock and may be used by any number of goroutines. Beyond it, the locks of
+// The codec has no lock and may be used by any number of goroutines. PoolWires.lanes comes before a
+// link's listening, and that before Pool.mu. Beyond these, the locks of
 // Events, Functions and Outcomes are innermost: nothing else is locked while one is held.
 //
 // # Guarantees
@@ -34,7 +35,8 @@
 //
 // # Assumptions
 //
-// One received message is one whole frame: the socket keeps message boundaries. int has 64 bits.
+// One received message is one whole frame: the socket keeps message boundaries. int has 64 bits. The
+// machine is little endian.
 //
 // # Sources
 //

@@ -56,7 +56,7 @@ func (c *laneChild) serve() {
 		case bad != nil:
 			bad(c, &m)
 			c.send(bridge.AppendDozing(nil)) // so that somebody looks
-			c.hold("offended") // until it is killed
+			c.hold("offended")               // until it is killed
 			os.Exit(97)
 		default:
 			c.answer(&m, payload)

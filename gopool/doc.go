@@ -28,14 +28,15 @@
 //
 // # Guarantees
 //
-//   - With an idle worker and a queued task, the task is granted at once.
+//   - With an idle worker and a queued task, the task is granted at once. One that was sent ahead is
+//     granted anew within two milliseconds after the task before it has become slow.
 //   - A task is granted to one worker at a time and settled once.
 //   - The death of a worker fails only the task that it had begun.
 //   - No call blocks.
 //
 // # Assumptions
 //
-// A worker reads one task message when it is about to begin that task, so a message still unread
-// was not begun. The death of a process and its exit status are two facts that arrive in that
+// A worker claims a task, or reads its message, when it is about to begin it: what it has not claimed
+// or read was not begun. The death of a process and its exit status are two facts that arrive in that
 // order; the status may be unknown for ever.
 package gopool

@@ -500,3 +500,59 @@ def assert_silent_success(done: Any, expected: str = "") -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, expected, ""), (
         f"exit code {done.returncode}\nstdout: {done.stdout}\nstderr: {done.stderr}"
     )
+
+
+# Tasks that meet each other, and what a worker has of its lane.
+
+
+def open_path(path: str, mode: str) -> None:
+    """Open a file; a FIFO's two ends wait for each other."""
+    with open(path, mode):
+        pass
+
+
+_barrier: Any = None
+_counters: Any = None
+
+
+def set_barrier(barrier: Any) -> None:
+    """An initializer."""
+    global _barrier
+    _barrier = barrier
+
+
+def pass_barrier(wait: bool) -> bool:
+    """Wait until as many as the barrier wants are here, or do nothing."""
+    if wait:
+        _barrier.wait(30)
+    return wait
+
+
+def set_counters(counters: Any) -> None:
+    """An initializer."""
+    global _counters
+    _counters = counters
+
+
+def count_run(index: int) -> int:
+    """Count a run of this index."""
+    _counters[index] += 1
+    return index
+
+
+def lanes_mapped() -> tuple[int, int]:
+    """How many lanes are mapped here, and in a child that is forked here."""
+
+    def mapped() -> int:
+        with open("/proc/self/maps") as maps:
+            return sum("gopool-lane" in line for line in maps)
+
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, b"%d" % mapped())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        return mapped(), int(file.read())

@@ -125,7 +125,6 @@ class Worker(loop.Worker):
         definition = definition or self._definitions.get(function)
         if fd < 0 and definition is not None and pickle.loads(definition) is offend:
             ((name,), _) = pickle.loads(payload)
-            self._note[0] = number
             OFFENCES[name](self._channel, number, self.last)
             BLOCK()
         super()._run(task, fd)

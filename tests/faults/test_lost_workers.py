@@ -204,8 +204,8 @@ def test_dead_worker_with_living_child(context: Any, tmp_path: Any) -> None:
 
 
 def test_task_closes_everything(context: Any) -> None:
-    """A task that closes gopool's descriptors loses its worker, not the pool; whether its own outcome
-    arrives is left to the way that it takes.
+    """A task that closes gopool's descriptors loses its worker, not the pool; its own outcome may
+    arrive.
     """
     with context.Pool(1) as pool:
         worker = pool.apply(f.pid)

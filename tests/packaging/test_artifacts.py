@@ -15,7 +15,9 @@ from .conftest import MARKED_FOLDER, Built
 
 pytestmark = pytest.mark.slow
 
-EXTENSION = "gopool/_native/_pyapi" + sysconfig.get_config_var("EXT_SUFFIX")
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+EXTENSION = "gopool/_native/_pyapi" + SUFFIX  # Go's
+LANE = "gopool/_worker/_lane" + SUFFIX  # the workers' own
 
 
 def _names(built: Built) -> set[str]:
@@ -23,20 +25,20 @@ def _names(built: Built) -> set[str]:
         return {name for name in wheel.namelist() if ".dist-info/" not in name}
 
 
-def _extension(built: Built, folder: Path) -> Path:
+def _extension(built: Built, folder: Path, name: str = EXTENSION) -> Path:
     with zipfile.ZipFile(built.wheel) as wheel:
-        return Path(wheel.extract(EXTENSION, folder))
+        return Path(wheel.extract(name, folder))
 
 
-def test_wheel_is_the_package_and_one_extension(built: Built) -> None:
-    """A wheel has every file of python/gopool and one shared object, and nothing else."""
+def test_wheel_is_the_package_and_its_extensions(built: Built) -> None:
+    """A wheel has every Python file of python/gopool and two shared objects, and nothing else."""
     package = built.tree / "python"
     expected = {
         str(path.relative_to(package))
         for path in (package / "gopool").rglob("*")
         if path.suffix in (".py", ".pyi") or path.name == "py.typed"
     }
-    assert _names(built) == expected | {EXTENSION}
+    assert _names(built) == expected | {EXTENSION, LANE}
     assert "gopool/_native/go.py" not in expected, "gopy's wrapper must not be shipped"
 
 
@@ -70,9 +72,10 @@ def test_extension_works_from_the_wheel(built: Built, tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
-def test_extension_embeds_no_local_path(built: Built, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [EXTENSION, LANE])
+def test_extension_embeds_no_local_path(built: Built, tmp_path: Path, name: str) -> None:
     """Neither the tree, the scratch folders, the home folder nor the headers' path is inside."""
-    content = _extension(built, tmp_path).read_bytes()
+    content = _extension(built, tmp_path, name).read_bytes()
     local = [
         MARKED_FOLDER,
         "gopool-build-",
@@ -83,11 +86,12 @@ def test_extension_embeds_no_local_path(built: Built, tmp_path: Path) -> None:
     assert not [path for path in local if path.encode() in content]
 
 
-def test_extension_links_no_libpython(built: Built, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [EXTENSION, LANE])
+def test_extension_links_no_libpython(built: Built, tmp_path: Path, name: str) -> None:
     """The interpreter that loads the extension provides Python's symbols; libc alone is linked."""
     # The dynamic string table holds the names of needed libraries; nothing else in the file
     # is called so. Reading bytes spares the test a dependency on binutils.
-    content = _extension(built, tmp_path).read_bytes()
+    content = _extension(built, tmp_path, name).read_bytes()
     assert b"libc.so.6" in content, "the search itself must work"
     assert b"libpython" not in content
 
@@ -106,7 +110,7 @@ def test_sdist_has_what_a_build_needs(built: Built) -> None:
         needed |= {
             str(path.relative_to(built.tree))
             for path in (built.tree / folder).rglob("*")
-            if path.suffix in (".go", ".py", ".pyi") and not path.name.endswith("_test.go")
+            if path.suffix in (".go", ".py", ".pyi", ".c") and not path.name.endswith("_test.go")
         }
     assert needed <= names, sorted(needed - names)
     assert not [name for name in names if name.startswith("tests/") or name.endswith(".so")]

@@ -140,7 +140,16 @@ static void begin(Lane *lane, uint64_t number) {
     atomic_store_explicit(word64(lane, AT_BEGAN), lane->began, memory_order_release);
 }
 
+static int is_closed(Lane *lane) {
+    if (lane->memory != NULL)
+        return 0;
+    PyErr_SetString(PyExc_ValueError, "the lane is closed");
+    return 1;
+}
+
 static PyObject *lane_claim(Lane *lane, PyObject *Py_UNUSED(ignored)) {
+    if (is_closed(lane))
+        return NULL;
     // The outcome of the task before may have gone another way than through publish().
     atomic_store_explicit(word64(lane, AT_BEGAN), 0, memory_order_relaxed);
     if (queue_is_empty(lane)) {
@@ -198,6 +207,8 @@ static PyObject *lane_publish(Lane *lane, PyObject *body) {
         PyErr_SetString(PyExc_TypeError, "publish() takes bytes");
         return NULL;
     }
+    if (is_closed(lane))
+        return NULL;
     uint64_t size = (uint64_t)PyBytes_GET_SIZE(body);
     if (size > MAX_BODY)
         Py_RETURN_FALSE;
@@ -228,6 +239,8 @@ static PyObject *lane_publish(Lane *lane, PyObject *body) {
 }
 
 static PyObject *lane_doze(Lane *lane, PyObject *Py_UNUSED(ignored)) {
+    if (is_closed(lane))
+        return NULL;
     atomic_store(word32(lane, AT_ASLEEP), DOZING);
     if (!queue_is_empty(lane)) {
         atomic_store(word32(lane, AT_ASLEEP), AWAKE);
@@ -238,11 +251,15 @@ static PyObject *lane_doze(Lane *lane, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *lane_rouse(Lane *lane, PyObject *Py_UNUSED(ignored)) {
+    if (is_closed(lane))
+        return NULL;
     atomic_store(word32(lane, AT_ASLEEP), AWAKE);
     Py_RETURN_NONE;
 }
 
 static PyObject *lane_note(Lane *lane, PyObject *number) {
+    if (is_closed(lane))
+        return NULL;
     unsigned long long value = PyLong_AsUnsignedLongLong(number);
     if (value == (unsigned long long)-1 && PyErr_Occurred())
         return NULL;
@@ -250,18 +267,12 @@ static PyObject *lane_note(Lane *lane, PyObject *number) {
     Py_RETURN_NONE;
 }
 
-static int lane_init(Lane *lane, PyObject *args, PyObject *kwds) {
-    static char *names[] = {"memory_fd", "bell_fd", NULL};
-    int memory_fd;
+// Fill in a new Lane; -1: there is an exception. Its memory is NULL until all is well.
+static int open_lane(Lane *lane, int memory_fd, int bell_fd) {
     struct stat status;
-    if (lane->memory != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "a Lane is made once");
-        return -1;
-    }
-    if (!PyArg_ParseTupleAndKeywords(args, kwds, "ii", names, &memory_fd, &lane->bell_fd))
-        return -1;
-    if (fstat(lane->bell_fd, &status) < 0)
+    if (fstat(bell_fd, &status) < 0)
         return raise_errno();
+    lane->bell_fd = bell_fd;
     lane->bell_dev = status.st_dev;
     lane->bell_ino = status.st_ino;
     if (fstat(memory_fd, &status) < 0)
@@ -282,12 +293,31 @@ static int lane_init(Lane *lane, PyObject *args, PyObject *kwds) {
     return 0;
 }
 
+static PyObject *lane_close(Lane *lane, PyObject *Py_UNUSED(ignored)) {
+    if (lane->memory != NULL)
+        munmap(lane->memory, LANE_SIZE);
+    lane->memory = NULL;
+    Py_RETURN_NONE;
+}
+
 static void lane_dealloc(Lane *lane) {
     PyTypeObject *type = Py_TYPE(lane);
     if (lane->memory != NULL)
         munmap(lane->memory, LANE_SIZE);
     type->tp_free((PyObject *)lane);
     Py_DECREF(type);
+}
+
+// Not __init__: a Lane without memory must not be within anybody's reach.
+static PyObject *lane_new(PyTypeObject *type, PyObject *args, PyObject *kwds) {
+    static char *names[] = {"memory_fd", "bell_fd", NULL};
+    int memory_fd, bell_fd;
+    if (!PyArg_ParseTupleAndKeywords(args, kwds, "ii", names, &memory_fd, &bell_fd))
+        return NULL;
+    Lane *lane = (Lane *)type->tp_alloc(type, 0);
+    if (lane != NULL && open_lane(lane, memory_fd, bell_fd) < 0)
+        Py_CLEAR(lane);
+    return (PyObject *)lane;
 }
 
 static PyMethodDef lane_methods[] = {
@@ -302,6 +332,8 @@ static PyMethodDef lane_methods[] = {
     {"rouse", (PyCFunction)lane_rouse, METH_NOARGS, "rouse(): sleep is over."},
     {"note", (PyCFunction)lane_note, METH_O,
      "note(number): write down that a task which came another way begins."},
+    {"close", (PyCFunction)lane_close, METH_NOARGS,
+     "close(): unmap it, in a child that is no worker; all else is a ValueError then."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -309,10 +341,8 @@ static PyType_Slot lane_slots[] = {
     {Py_tp_doc, "Lane(memory_fd, bell_fd): the worker's side of a lane.\n\n"
                 "memory_fd: a file of LANE_SIZE bytes or more that Go maps too; it is mapped and not\n"
                 "kept. bell_fd: the eventfd that wakes the collector. OSError where it can't be\n"
-                "mapped, ValueError where it is too small. Not to be used by two threads at once,\n"
-                "nor after a fork."},
-    {Py_tp_new, PyType_GenericNew},
-    {Py_tp_init, lane_init},
+                "mapped, ValueError where it is too small. Not to be used by two threads at once."},
+    {Py_tp_new, lane_new},
     {Py_tp_dealloc, lane_dealloc},
     {Py_tp_methods, lane_methods},
     {0, NULL},

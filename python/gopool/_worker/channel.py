@@ -100,9 +100,9 @@ class Channel:
         """
         if len(chunks) == 1:
             size = len(chunks[0])
-            if size <= _MAX_LANE and self.lane is not None:
-                if self.lane.publish(message.body_of_done(task, status, chunks[0])):
-                    return
+            lane = self.lane if size <= _MAX_LANE else None
+            if lane is not None and lane.publish(message.body_of_done(task, status, chunks[0])):
+                return
             if size <= MAX_INLINE:
                 self._socket.send(message.pack_done(task, status, chunks[0]))
                 return
@@ -127,8 +127,9 @@ class Channel:
         more, so that no task can be claimed.
         """
         if self.lane is not None:
+            self.lane.close()
+            self.lane = None
             os.close(self._bell_fd)
-        self.lane = None
         self._socket.close()
 
 
