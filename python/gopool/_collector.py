@@ -20,7 +20,7 @@ from multiprocessing import pool as stdlib
 import msgpack
 
 from gopool import _fork, _jobs
-from gopool._worker.pickling import load_region, read_region
+from gopool._worker import regions
 from gopool.exceptions import (
     BrokenPoolError,
     GopoolError,
@@ -192,10 +192,10 @@ def _outcome(status: int, payload: memoryview, region: int, region_size: int) ->
     try:
         if status == _VALUE:
             if region >= 0:
-                return True, load_region(region, region_size)
+                return True, regions.load(region, region_size)
             return True, pickle.loads(payload)
         if status in (_ERROR, _ENCODING):
-            return False, _exception(read_region(region, region_size) if region >= 0 else payload)
+            return False, _exception(regions.read(region, region_size) if region >= 0 else payload)
         return False, _failure(status, payload)
     except BaseException as error:
         failure = RemoteTaskError()

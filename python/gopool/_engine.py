@@ -32,6 +32,7 @@ from gopool import _collector, _core, _fork, _jobs, _options
 from gopool._crew import Crew, Maintenance
 from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder, Window
 from gopool._submit import Functions, Submitter
+from gopool._worker import warm
 from gopool._worker.call import CALL, MAP, STARMAP
 from gopool.exceptions import ForkedChildError, GopoolError, PoolTerminatedError
 
@@ -241,9 +242,13 @@ class Engine:
             if self._closing:
                 self._close_if_done()
 
-    def submit_all(self, tasks: Iterable[Task], count: int) -> None:
-        """Submit so many tasks of a job in order, all at once as far as the budget allows."""
-        remaining = iter(tasks)
+    def submit_all(self, tasks: Iterable[Task], count: int, listed: int = 0) -> None:
+        """Submit so many tasks of a job in order, all at once as far as the budget allows.
+
+        Args:
+            listed: the job, where all objects in its tasks exist already; 0 else.
+        """
+        remaining = self._submitter.sharing(listed, tasks) if listed and count > 1 else iter(tasks)
         self._submitting.append(None)
         try:
             for done, task in enumerate(remaining):
@@ -530,6 +535,8 @@ class Engine:
         # garbage collection; and each forked child tidies up every Thread object that there is.
         for part in (self._room, self._feed_room, self.backlog, self.maintenance):
             part.untie()
+        if not _engines:
+            warm.drop()
 
     # Faces.
 

@@ -15,13 +15,15 @@ import mmap
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import reduction
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from gopool import _core, _fork
+from gopool._sharing import Sharing
+from gopool._worker import regions, warm
 from gopool._worker.channel import MAX_INLINE
-from gopool._worker.pickling import Dumper, dumps, fill_region, new_region
+from gopool._worker.pickling import Dumper, dumps
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -31,6 +33,15 @@ _STDLIB_PICKLER = reduction.ForkingPickler  # unless the user put another in its
 
 _STAGING_SIZE = 65_536  # bytes; holds MAX_INLINE
 _MAX_FREE = 16  # pairs kept for the next calls; more callers at a time make their own
+
+
+def _make(create: Callable[[], int]) -> int:
+    """A descriptor that forked children do not keep, whoever forks meanwhile."""
+    with _fork.unforked():
+        return _fork.own(create())
+
+
+warm.make, warm.close = _make, _fork.close
 
 
 class Desk:
@@ -151,6 +162,17 @@ class Submitter:
         self._submit: Callable[..., int] = native.Submit
         # Descriptors of unsettled tasks' regions: the outcome says when to close one.
         self.regions: set[int] = set()
+        # By job, of calls whose input was listed first.
+        self._sharings: dict[int, Sharing] = {}
+
+    def sharing(self, job: int, tasks: Iterable[Any]) -> Iterator[Any]:
+        """The tasks of a job, submitted as they are drawn: each of their buffers is sent once."""
+        self._sharings[job] = sharing = Sharing()
+        try:
+            yield from tasks
+        finally:
+            del self._sharings[job]
+            sharing.close()
 
     def submit(
         self, job: int, index: int, mode: int, function: Any, arguments: Any, options: int = 0
@@ -178,6 +200,7 @@ class Submitter:
                 load = self._submit_region(chunks, job, index, mode, number, options)
             desk.dumper.clear()
         except BaseException:
+            desk.dumper.clear()
             desk.dumper = Dumper()  # the other one may hold half a pickle
             raise
         finally:
@@ -189,13 +212,8 @@ class Submitter:
     def _submit_region(
         self, chunks: list[Any], job: int, index: int, mode: int, fn: int, options: int
     ) -> int:
-        with _fork.unforked():
-            fd = _fork.own(new_region())
-        try:
-            size = fill_region(fd, chunks)
-        except BaseException:
-            _fork.close(fd)
-            raise
+        sharing = self._sharings.get(job)
+        fd, size = regions.write(chunks) if sharing is None else sharing.write(chunks)
         # From here on whoever takes it out of the set closes it: this method, where Go refuses
         # it, the collector with the outcome, or terminate().
         self.regions.add(fd)

@@ -11,6 +11,7 @@ import itertools
 import pickle
 from collections.abc import Callable
 
+from gopool._worker import regions
 from gopool._worker.pickling import Dumper, dumps
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
@@ -36,11 +37,16 @@ def unpack(payload: Any, definition: bytes | None) -> tuple[Callable[..., Any], 
 
     A definition is unpickled for every task: that finds the function anew by module and name, so
     that a reload or a patch in the worker is seen, as it is when it travels with each task.
+
+    Args:
+        payload: bytes, or a `regions.Received`.
+        definition: bytes or None.
     """
+    load = regions.Received.load if type(payload) is regions.Received else pickle.loads
     if definition is None:
-        function, arguments = pickle.loads(payload)
+        function, arguments = load(payload)
         return function, arguments
-    return pickle.loads(definition), pickle.loads(payload)
+    return pickle.loads(definition), load(payload)
 
 
 def pack_value(dumper: Dumper, value: Any) -> tuple[int, list[Any]]:

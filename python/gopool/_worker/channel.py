@@ -6,10 +6,8 @@ from __future__ import annotations
 import _socket
 import array
 import mmap
-import os
 
-from gopool._worker import frame, message
-from gopool._worker.pickling import fill_region, new_region
+from gopool._worker import frame, message, regions, warm
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -76,8 +74,7 @@ class Channel:
         fd = -1
         try:
             try:
-                fd = new_region()
-                size = fill_region(fd, chunks)
+                fd, size = regions.write(chunks)
             except OSError as error:
                 raise RegionError from error
             rights = array.array("i", [fd])
@@ -87,7 +84,7 @@ class Channel:
             )
         finally:
             if fd >= 0:
-                os.close(fd)
+                warm.close(fd)
 
     def close(self) -> None:
         """Close this end (in a child that is no worker)."""

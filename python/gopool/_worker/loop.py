@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # typeshed has signal only
 import errno
-import mmap
 import os
 from collections.abc import Callable
 from multiprocessing import util
 
-from gopool._worker import crash, lifeline, message, ondemand
+from gopool._worker import crash, lifeline, message, ondemand, regions
 from gopool._worker.call import call, pack_error, pack_value, unpack
 from gopool._worker.channel import Channel, ParentGone, RegionError
 from gopool._worker.passing import PassedFD
@@ -167,10 +166,9 @@ class Worker:
                 if fd < 0 and isinstance(payload, int):
                     raise OSError(errno.EMFILE, "no descriptor is left for a large argument")
                 if fd >= 0:
-                    payload = mmap.mmap(fd, payload, mmap.MAP_PRIVATE, mmap.PROT_READ)
-                    os.close(fd)
+                    payload = regions.Received(fd, payload)
                 call_function, arguments = unpack(payload, self._definitions.get(function))
-                payload = None  # the region is unmapped before the call
+                payload = None
                 value = call(mode, call_function, arguments)
                 call_function = arguments = None
                 if not self._is_worker:
@@ -182,6 +180,7 @@ class Worker:
             self._in_user_code = False
             if not self._is_worker:
                 raise  # the process's own bootstrap ends it: flush, finalizers, exit code
+            self._dumper.clear()
             self._dumper = Dumper()  # the other one may hold half a pickle
             status, chunks = pack_error(error, self._wrap_exception)
             error.__traceback__ = None

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""Memory regions that are used again while they are warm (for both sides; PROTOCOL.md section 5).
+
+Writing into a fresh memfd takes 2.3 times as long as into one whose pages are there. So a sender
+keeps the descriptor of a region that it has sent and takes it again once the receiver is done.
+
+Who is done, the kernel knows. A region is lent through a description of its own (opened by way of
+/proc/self/fd) that carries a shared flock, and the lock lives as long as the description: while
+its descriptor is on the way or open anywhere, and while anything is mapped through it, in forked
+children as well, whatever descriptors they close. So an exclusive lock on the sender's own
+description is granted exactly when nobody can see the memory any more: no message has to say so,
+and none can be missing because somebody died.
+
+Kept are the descriptors only; nothing is mapped here. What goes wrong (no /proc, no descriptor
+left, a child that inherited a lent descriptor in an unlucky moment) makes a region one that is
+not used again, never one that is used too early.
+
+Guarantees: any thread and signal handler may call; no lock is held.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
+
+BUDGET = 256 << 20  # bytes that a process keeps for later use
+MOST = 32  # regions that it keeps, and at most a 32nd of RLIMIT_NOFILE
+_SLACK = 64 << 10  # bytes, see Region.fits
+_MAX_MISSES = 64  # times that a region was wanted and lent: its receiver keeps it
+
+
+def _just(create: Callable[[], int]) -> int:
+    return create()
+
+
+# How descriptors are made and closed. The parent's side puts its registry of what forked children
+# must not inherit in their place (_submit.py), which workers that are forked inherit.
+make: Callable[[Callable[[], int]], int] = _just
+close: Callable[[int], Any] = os.close
+
+_kept: list[Region] = []  # the one used longest ago first; lent or free
+
+
+class Region:
+    """A memfd of this process's.
+
+    Attributes:
+        fd: its descriptor, whose description is never lent.
+        capacity: bytes that have pages.
+    """
+
+    __slots__ = ("_misses", "capacity", "fd")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.capacity = 0
+        self._misses = 0
+
+    def fits(self, size: int) -> bool:
+        """Whether it holds so many bytes, and is not much larger: a receiver that keeps a part of
+        it keeps all of it.
+        """
+        return size <= self.capacity <= size + size // 4 + _SLACK
+
+    def is_free(self) -> bool:
+        """Whether nobody but this process can see it any more."""
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+        except OSError:
+            self._misses += 1
+            return False
+        self._misses = 0
+        return True
+
+    def is_missed(self) -> bool:
+        """Whether it was wanted so often while it was lent that it is not worth keeping."""
+        return self._misses >= _MAX_MISSES
+
+
+def take(size: int) -> Region:
+    """A region for so many bytes that nobody else sees: a warm one, else a new, empty one.
+
+    The caller hands it to `lend` or `discard`.
+
+    Raises:
+        OSError: no descriptor is left (EMFILE, ENFILE), or no memory.
+    """
+    for region in _kept[:]:
+        if region.fits(size) and _claim(region):
+            if region.is_free():
+                return region
+            keep(region)
+    return Region(_with_retry(lambda: make(_create)))
+
+
+def lend(region: Region) -> int:
+    """A descriptor through which others may read the region; the caller closes it (`close`).
+
+    The region may be taken again when that descriptor, all its duplicates and all mappings made
+    through them are gone.
+    """
+    try:
+        fd = lend_and_hold(region)
+    except OSError:
+        return region.fd  # it goes with its receiver
+    keep(region)
+    return fd
+
+
+def lend_and_hold(region: Region) -> int:
+    """The same, but the caller goes on using the region, and hands it to `keep` in the end.
+
+    Raises:
+        OSError: no descriptor is left, or there is no /proc.
+    """
+    return make(lambda: _lend(region.fd))
+
+
+def discard(region: Region) -> None:
+    """Give up a region that was not lent."""
+    close(region.fd)
+
+
+def drop() -> bool:
+    """Keep nothing any more; memory that receivers still see goes with them.
+
+    Returns:
+        whether there was something.
+    """
+    found = False
+    while _kept:
+        found = _discard_oldest() or found
+    return found
+
+
+def _create() -> int:
+    return os.memfd_create("gopool-region", os.MFD_CLOEXEC)
+
+
+def _lend(own: int) -> int:
+    fd = os.open(f"/proc/self/fd/{own}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _with_retry(create: Callable[[], int]) -> int:
+    try:
+        return create()
+    except OSError:
+        if not drop():  # what is kept may be what is missing
+            raise
+    return create()
+
+
+def _claim(region: Region) -> bool:
+    """Take a region out of those kept; False: somebody else was quicker."""
+    try:
+        _kept.remove(region)
+    except ValueError:
+        return False
+    return True
+
+
+def keep(region: Region) -> None:
+    """Have a region taken again once nobody else sees it, as far as there is room for it."""
+    if region.is_missed() or region.capacity > BUDGET:
+        close(region.fd)
+        return
+    _kept.append(region)
+    limit = os.sysconf("SC_OPEN_MAX")  # RLIMIT_NOFILE; below 0: none
+    most = MOST if limit < 0 else min(MOST, limit // MOST)
+    while len(_kept) > most or sum(other.capacity for other in _kept[:]) > BUDGET:
+        if not _discard_oldest():
+            return
+
+
+def _discard_oldest() -> bool:
+    try:
+        region = _kept.pop(0)
+    except IndexError:
+        return False
+    close(region.fd)
+    return True
+
+
+def _after_fork_in_child() -> None:
+    """The regions are the parent's; its registry, where there is one, has closed them."""
+    if close is os.close:
+        drop()
+    _kept.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

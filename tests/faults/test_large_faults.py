@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: MIT
+"""Large data when workers die, pools end, limits are small, or messages are huge."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import functions as f
+import gopool
+from gopool._worker import mapping, regions, warm
+from usage import left_since, usage
+
+TIMEOUT = 60  # seconds for any one result
+N = 2 * regions.LEAST_BUFFER  # bytes or more in everything that is large here
+
+_kept: list[Any] = []
+
+
+def keep(values: Any) -> int:
+    """Keep an argument for the worker's life."""
+    _kept.append(values)
+    return os.getpid()
+
+
+def kept_are_intact() -> list[bool]:
+    return [bool((values == values[0]).all()) for values in _kept]
+
+
+def keep_and_die(values: Any) -> None:
+    keep(values)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fork_and_keep(values: Any) -> int:
+    """Leave a child that holds a copy of the argument until it is killed."""
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    return child
+
+
+def free() -> list[bool]:
+    return [region.is_free() for region in warm._kept]
+
+
+@pytest.fixture
+def pool() -> Iterator[Any]:
+    warm.drop()
+    with gopool.get_context("fork").Pool(1) as pool:
+        yield pool
+        pool.close()
+        pool.join()
+
+
+def test_worker_that_dies_with_a_region(pool: Any) -> None:
+    """A worker that is killed while it holds an argument loses its task; the memory is free again."""
+    for number in range(3):
+        with pytest.raises(gopool.WorkerLostError):
+            pool.apply(keep_and_die, (np.full(N, number),))
+    assert pool.apply(int, (np.full(1, 5)[0],)) == 5
+    assert free() == [True]  # one region served all three
+
+
+def test_worker_that_keeps_its_arguments(pool: Any) -> None:
+    """Arguments that a worker keeps stay what they were, whatever is sent later."""
+    for number in range(100):
+        pool.apply(keep, (np.full(N, number),))
+    assert pool.apply(kept_are_intact) == [True] * 100
+
+
+def test_task_that_forks(pool: Any) -> None:
+    """A child that a task leaves behind keeps the region of its argument from being used again."""
+    child = pool.apply(fork_and_keep, (np.full(N, 1),))
+    assert free() == [False]
+    assert (pool.apply(f.identity, (np.full(N, 2),)) == 2).all()
+    os.kill(child, signal.SIGKILL)
+
+
+def test_results_outlive_worker_and_pool(pool: Any) -> None:
+    """A result is there, and can be written, after its worker was killed and its pool has ended."""
+    results = pool.map(f.identity, [np.full(N, number) for number in range(4)], 1)
+    (worker,) = pool._pool
+    os.kill(worker.pid, signal.SIGKILL)
+    assert pool.apply(f.pid) != worker.pid
+    pool.terminate()
+    pool.join()
+    for number, values in enumerate(results):
+        values += 1
+        assert (values == number + 1).all()
+
+
+def test_terminate_with_regions_on_their_way(pool: Any) -> None:
+    """A pool that is terminated with large tasks and results under way leaves no memory."""
+    before = usage()
+    for _ in range(10):
+        with gopool.get_context("fork").Pool(2) as other:
+            other.map_async(f.identity, [np.full(N, number) for number in range(40)], 1)
+        other.join()
+    warm.drop()
+    assert not left_since(before)
+
+
+def test_nothing_is_left_after_many_transfers(pool: Any) -> None:
+    """A thousand arrays there and back: no descriptor, mapping or memory more than before."""
+
+    def transfer(rounds: int) -> None:
+        for number in range(rounds):
+            values = pool.apply(f.identity, (np.full(N // 8, number),))
+            assert values[-1] == number
+
+    transfer(50)
+    before, mapped = usage(), len(mapping._live)
+    transfer(1_000)
+    assert not left_since(before)
+    assert len(mapping._live) == mapped
+    assert usage().memory - before.memory < 16 << 20
+
+
+SMALL_NOFILE = """
+import resource
+import numpy as np
+import functions as f
+import gopool
+
+if __name__ == "__main__":
+    with gopool.get_context("fork").Pool(2) as pool:
+        pool.map(f.square, range(4))
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, limit[1]))
+        values = [np.full(40_000, number) for number in range(100)]
+        kept = pool.map(f.identity, values, 1)
+        kept += [pool.apply(f.identity, (one,)) for one in values]
+        kept += list(pool.imap(f.identity, values))
+        print(all((a == b).all() for a, b in zip(kept, values * 3)))
+"""
+
+
+def test_small_limit_of_descriptors(tmp_path: Any) -> None:
+    """Three hundred large results are kept under a limit of 64 descriptors."""
+    f.assert_silent_success(f.run_script(tmp_path, SMALL_NOFILE), "True\n")
+
+
+def large_result_beyond_the_limit(size: int) -> Any:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (regions.LEAST_BUFFER, limit[1]))
+    return np.zeros(size, np.uint8)
+
+
+def test_no_memory(pool: Any) -> None:
+    """Where a region can't be written, that call fails with the system's error, both ways, and the
+    next one is well. (A limit of file sizes stands for a machine without memory.)
+    """
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (regions.LEAST_BUFFER, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            pool.apply(len, (np.zeros(N),))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert pool.apply(len, (np.zeros(N),)) == N
+    pid = pool.apply(f.pid)
+    with pytest.raises(OSError, match="File too large"):
+        pool.apply(large_result_beyond_the_limit, (N,))
+    assert pool.apply(f.pid) == pid
+
+
+def _available() -> int:
+    """Bytes of memory that this machine has to spare."""
+    with open("/proc/meminfo") as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+def ones(size: int) -> Any:
+    values = np.ones(size, np.uint8)
+    values[-1] = 7
+    return values
+
+
+def ends(obj: Any) -> tuple[int, int, int]:
+    return len(obj), int(obj[0]), int(obj[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(_available() < 16 << 30, reason="needs three times 5 GB of free memory")
+@pytest.mark.parametrize("size", [(2 << 30) + 5, (4 << 30) + 5], ids=["2 GiB", "4 GiB"])
+def test_huge_messages(pool: Any, size: int) -> None:
+    """Messages of more than 2 and 4 GiB, where a call of the kernel's moves 2 GiB at most."""
+    values = ones(size)
+    assert pool.apply(ends, (values,)) == (size, 1, 7)
+    del values
+    assert ends(pool.apply(ones, (size,))) == (size, 1, 7)
+    data = b"a" * (size - 1) + b"z"
+    assert pool.apply(ends, (data,)) == (size, ord("a"), ord("z"))
+    del data
+    assert ends(pool.apply(bytes, (size,))) == (size, 0, 0)
