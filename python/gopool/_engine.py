@@ -18,7 +18,6 @@ import contextlib
 import itertools
 import mmap
 import os
-import resource
 import threading
 import time
 import weakref
@@ -31,7 +30,7 @@ import msgpack
 from gopool import _collector, _core, _fork, _jobs, _options
 from gopool._crew import Crew, Maintenance
 from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder, Window
-from gopool._submit import Functions, Submitter
+from gopool._submit import Functions, NoDescriptor, Submitter, affordable_regions
 from gopool._worker import warm
 from gopool._worker.call import CALL, MAP, STARMAP
 from gopool.exceptions import ForkedChildError, GopoolError, PoolTerminatedError
@@ -48,12 +47,11 @@ __all__ = ["CALL", "MAP", "STARMAP", "Engine", "stats_text"]
 
 # Payload that a pool keeps pickled and unsettled; beyond it tasks wait as objects.
 BUDGET = 64 << 20  # bytes
-MAX_REGIONS = 64  # each keeps a descriptor open; fewer where RLIMIT_NOFILE is low
 MAX_FED = 1024  # unsettled tasks beyond which `_taskqueue` draws no more
 _RING_SIZE = 1 << 20  # bytes; sixteen of the largest inline outcomes
 
 # Indices into PoolStat (pyapi/pool.go).
-_TASKS, _BYTES, _REGIONS, _QUEUED = 6, 7, 8, 9
+_TASKS, _BYTES, _QUEUED = 6, 7, 9
 
 # By gopool.EventKind.
 _EVENT_KINDS = ("timeout", "retry", "retire", "limit", "broken")
@@ -93,7 +91,7 @@ class Engine:
         self._options: dict[tuple[int, int, int, int], int] = {}
         self._feeders: set[IMapFeeder | TaskFeeder] = set()
         self._submitting: list[None] = []  # one entry for each submission under way
-        self._max_regions = _affordable_regions(self.workers)
+        self._shortage = 0  # open regions when a descriptor was missing; 0: none was
         self._closing = False
         self._terminated = False
         self._generation = _fork.generation
@@ -151,7 +149,7 @@ class Engine:
         finally:
             os.close(ring_fd)
         try:
-            limits = (*self._settings.limits, self._max_regions)
+            limits = (*self._settings.limits, affordable_regions(self.workers))
             _core.checked(native.PoolLimits(handle, self.workers, *limits))
             self._wire(native, handle)
             self.handle = handle
@@ -181,7 +179,7 @@ class Engine:
 
     def _wire(self, native: Any, handle: int) -> None:
         """Make the parts of this side."""
-        self._submitter = Submitter(native, handle, Functions(native, handle))
+        self._submitter = Submitter(native, handle, Functions(native, handle), self.workers)
         self._room = Room(self._has_room)
         self._feed_room = Room(self._has_feed_room)
         self.backlog = Backlog(self._submit_in_thread, self._room)
@@ -235,8 +233,8 @@ class Engine:
         try:
             if self._congested and self._is_congested():
                 self.backlog.add([(job, 0, mode, function, arguments, options)], 1)
-            else:
-                self._submit_task((job, 0, mode, function, arguments, options))
+            elif not self._submit_task((job, 0, mode, function, arguments, options)):
+                self.backlog.add([(job, 0, mode, function, arguments, options)], 1)
         finally:
             self._submitting.pop()
             if self._closing:
@@ -255,34 +253,45 @@ class Engine:
                 if self._congested and self._is_congested():
                     self.backlog.add(itertools.chain([task], remaining), count - done)
                     return
-                self._submit_task(task)
+                if not self._submit_task(task):
+                    self.backlog.add([task], 1)
         finally:
             self._submitting.pop()
             if self._closing:
                 self._close_if_done()
 
-    def _submit_task(self, task: Task, in_thread: bool = False) -> None:
+    def _submit_task(self, task: Task, in_thread: bool = False) -> bool:
+        """Whether the task is on its way or failed; False: it has to wait for a descriptor."""
         if self._generation != _fork.generation:
             self.cache.pop(task[0], None)
             raise ForkedChildError(_FORKED)
         if self._terminated:
             self._fail_job(task[0])
-            return
+            return True
+        submitter = self._submitter
         try:
-            load = self._submitter.submit(*task)
+            load = submitter.submit(*task)
+        except NoDescriptor as error:
+            self._shortage = len(submitter.regions)
+            if self._shortage:
+                self._congested = True
+                return False
+            self._settle_error(task[0], task[1], error.__cause__ or error)
         except BaseException as error:
             if not (in_thread or isinstance(error, Exception)):
                 self.cache.pop(task[0], None)
                 raise  # KeyboardInterrupt is the caller's, who never gets this job
             self._settle_error(task[0], task[1], error)
         else:
-            if load > BUDGET or len(self._submitter.regions) >= self._max_regions:
+            if load > BUDGET or len(submitter.regions) >= submitter.max_regions:
                 self._congested = True
+        return True
 
     def _submit_in_thread(self, task: Task) -> None:
         """From a thread of gopool's own: whatever pickling raises is the task's outcome."""
-        if task[0] in self.cache:  # else it was cancelled meanwhile
-            self._submit_task(task, in_thread=True)
+        # Where its job is not there any more it was cancelled meanwhile.
+        while task[0] in self.cache and not self._submit_task(task, in_thread=True):
+            self._room.wait(lambda: self._terminated)
 
     def _settle_error(self, job: int, index: int, error: BaseException) -> None:
         """Fail a task that did not reach Go: in the collector, else here where that has ended."""
@@ -313,10 +322,16 @@ class Engine:
 
     def _has_room(self) -> bool:
         """Under the budget; each worker may have one task, however large."""
-        stat, handle = self.native.PoolStat, self.handle
+        stat, handle, submitter = self.native.PoolStat, self.handle, self._submitter
+        if self._shortage:
+            if len(submitter.regions) >= self._shortage:
+                return False
+            self._shortage = 0
         if stat(handle, _TASKS) < self.workers:
             return True
-        return bool(stat(handle, _BYTES) <= BUDGET and stat(handle, _REGIONS) < self._max_regions)
+        return bool(
+            stat(handle, _BYTES) <= BUDGET and len(submitter.regions) < submitter.max_regions
+        )
 
     def _has_feed_room(self) -> bool:
         """For tasks of unknown jobs, whose number nobody else bounds."""
@@ -386,8 +401,9 @@ class Engine:
         def submit(task: tuple[Any, ...], stopped: Callable[[], bool]) -> None:
             job, index, function, args, kwds = task
             self._feed_room.wait(stopped)
-            if not stopped():
-                self._submit_task((job, index, CALL, function, (args, kwds), 0), in_thread=True)
+            told = (job, index, CALL, function, (args, kwds), 0)
+            while not (stopped() or self._submit_task(told, in_thread=True)):
+                self._feed_room.wait(stopped)
 
         self._begin(TaskFeeder(tasks, set_length, submit, self._feeder_ended))
 
@@ -446,7 +462,7 @@ class Engine:
         """Change how many workers there are; those that are too many end after their task."""
         if self._forked:
             raise ForkedChildError(_FORKED)
-        self.workers = size
+        self.workers = self._submitter.workers = size
         _core.checked(self.native.PoolResize(self.handle, size))
         self.maintenance.ensure_started()
         self.refill()
@@ -557,17 +573,6 @@ def _only_daemons_wait() -> bool:
         return False
     main = threading.main_thread()
     return all(thread.daemon or thread is main for thread in threading.enumerate())
-
-
-def _affordable_regions(workers: int) -> int:
-    """How many regions of tasks, and as many of results, RLIMIT_NOFILE has room for."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return MAX_REGIONS
-    # Three descriptors for each worker; a result's region is open twice while it is read. The
-    # rest is for the program, which has a few dozen open at most where the limit is low.
-    spare = limit - 3 * workers - 40
-    return max(1, min(MAX_REGIONS, spare // 4))
 
 
 def _send_ahead() -> int:

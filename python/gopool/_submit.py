@@ -11,9 +11,11 @@ lock is held while the user's code runs.
 from __future__ import annotations
 
 import copyreg
+import errno
 import mmap
 import os
 import pickle
+import resource
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import reduction
@@ -33,6 +35,8 @@ _STDLIB_PICKLER = reduction.ForkingPickler  # unless the user put another in its
 
 _STAGING_SIZE = 65_536  # bytes; holds MAX_INLINE
 _MAX_FREE = 16  # pairs kept for the next calls; more callers at a time make their own
+
+MAX_REGIONS = 64  # each keeps a descriptor open; fewer where RLIMIT_NOFILE is low
 
 
 def _make(create: Callable[[], int]) -> int:
@@ -152,16 +156,33 @@ def _has_reducer(kind: type) -> bool:
     return kind in copyreg.dispatch_table or kind in pickler._extra_reducers
 
 
+class NoDescriptor(Exception):
+    """A large task finds no descriptor for its region; the cause is the system's error."""
+
+
+def affordable_regions(workers: int) -> int:
+    """How many regions of tasks, and as many of results, RLIMIT_NOFILE has room for just now."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return MAX_REGIONS
+    # Six descriptors for each worker, fifteen for the process, and some for the program. A result's
+    # region is open twice while it is read.
+    spare = limit - 6 * workers - 35
+    return max(1, min(MAX_REGIONS, spare // 4))
+
+
 class Submitter:
     """Hands the tasks of one pool to Go."""
 
-    def __init__(self, native: Any, pool: int, functions: Functions) -> None:
+    def __init__(self, native: Any, pool: int, functions: Functions, workers: int) -> None:
         self._native = native
         self._pool = pool
         self._number = functions.number
         self._submit: Callable[..., int] = native.Submit
         # Descriptors of unsettled tasks' regions: the outcome says when to close one.
         self.regions: set[int] = set()
+        self.workers = workers
+        self.max_regions = affordable_regions(workers)  # the program may lower its limit later
         # By job, of calls whose input was listed first.
         self._sharings: dict[int, Sharing] = {}
 
@@ -184,7 +205,8 @@ class Submitter:
 
         Raises:
             whatever pickling raises; ValueError or PoolTerminatedError where the pool takes
-            nothing any more; OSError where a large payload finds no memory.
+            nothing any more; for a large payload NoDescriptor, and OSError where it finds no
+            memory.
         """
         number = self._number(function)
         desk = take_desk(self._native)
@@ -213,10 +235,16 @@ class Submitter:
         self, chunks: list[Any], job: int, index: int, mode: int, fn: int, options: int
     ) -> int:
         sharing = self._sharings.get(job)
-        fd, size = regions.write(chunks) if sharing is None else sharing.write(chunks)
+        try:
+            fd, size = regions.write(chunks) if sharing is None else sharing.write(chunks)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise NoDescriptor from error
+            raise
         # From here on whoever takes it out of the set closes it: this method, where Go refuses
         # it, the collector with the outcome, or terminate().
         self.regions.add(fd)
+        self.max_regions = affordable_regions(self.workers)
         load = int(self._native.SubmitRegion(self._pool, fd, size, job, index, mode, fn, options))
         if load < 0:
             self.close_region(fd)

@@ -124,28 +124,95 @@ def test_nothing_is_left_after_many_transfers(pool: Any) -> None:
     assert usage().memory - before.memory < 16 << 20
 
 
-SMALL_NOFILE = """
+LOWER_LIMIT = """
+limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, limit[1]))
+"""
+
+SMALL_LIMIT = """
 import resource
 import numpy as np
 import functions as f
 import gopool
 
 if __name__ == "__main__":
-    with gopool.get_context("fork").Pool(2) as pool:
+    {before}
+    with gopool.get_context({method!r}).Pool(2) as pool:
         pool.map(f.square, range(4))
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, limit[1]))
+        {after}
         values = [np.full(40_000, number) for number in range(100)]
         kept = pool.map(f.identity, values, 1)
         kept += [pool.apply(f.identity, (one,)) for one in values]
         kept += list(pool.imap(f.identity, values))
-        print(all((a == b).all() for a, b in zip(kept, values * 3)))
+        kept += pool.map(f.identity, values[:1] * 100, 1)
+        results = [pool.apply_async(f.identity, (one,)) for one in values]
+        kept += [result.get() for result in results]
+        wanted = values * 3 + values[:1] * 100 + values
+        print(all((a == b).all() for a, b in zip(kept, wanted, strict=True)))
 """
 
 
-def test_small_limit_of_descriptors(tmp_path: Any) -> None:
-    """Three hundred large results are kept under a limit of 64 descriptors."""
-    f.assert_silent_success(f.run_script(tmp_path, SMALL_NOFILE), "True\n")
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_small_limit_of_descriptors(tmp_path: Any, method: str, when: str) -> None:
+    """Five hundred large results are kept under a limit of 64 descriptors, whether it was set
+    before the pool was made or after.
+    """
+    lower = LOWER_LIMIT.strip().replace("\n", "; ")
+    parts = {"before": "", "after": "", when: lower}
+    script = SMALL_LIMIT.format(method=method, **parts)
+    f.assert_silent_success(f.run_script(tmp_path, script), "True\n")
+
+
+NO_DESCRIPTORS = """
+import os, resource
+import numpy as np
+import functions as f
+import gopool
+from gopool._worker import warm
+
+def fill(spare):
+    taken = []
+    try:
+        while True:
+            taken.append(os.dup(0))
+    except OSError:
+        for _ in range(spare):
+            os.close(taken.pop())
+
+if __name__ == "__main__":
+    with gopool.get_context("fork").Pool(2) as pool:
+        pool.map(f.square, range(4))
+        pool.map(len, [b"x" * 200_000] * 2)
+        values = [np.full(40_000, number) for number in range(50)]
+        if not {spare}:
+            warm.drop()  # what it keeps is a descriptor too
+        fill({spare})
+        for name in "map", "imap":
+            print([int(one) for one in getattr(pool, name)(f.last, values)] == list(range(50)))
+        results = [pool.apply_async(f.last, (one,)) for one in values]
+        print([int(result.get()) for result in results] == list(range(50)))
+"""
+
+
+@pytest.mark.parametrize("spare", [3, 5])
+def test_program_that_uses_all_descriptors(tmp_path: Any, spare: int) -> None:
+    """Large arguments wait for one another where the program leaves descriptors for few of them."""
+    done = f.run_script(tmp_path, NO_DESCRIPTORS.format(spare=spare))
+    f.assert_silent_success(done, "True\n" * 3)
+
+
+def test_program_that_leaves_no_descriptor(tmp_path: Any) -> None:
+    """Where it leaves none, a large argument is the system's error, and small ones go on."""
+    script = NO_DESCRIPTORS.format(spare=0).partition("        for name in")[0] + """
+        try:
+            pool.apply(f.last, (values[0],))
+        except OSError as error:
+            print(error)
+        print(pool.map(f.square, range(3)))
+"""
+    done = f.run_script(tmp_path, script)
+    f.assert_silent_success(done, "[Errno 24] Too many open files\n[0, 1, 4]\n")
 
 
 def large_result_beyond_the_limit(size: int) -> Any:

@@ -260,7 +260,7 @@ def test_copies_instead_of_mappings(monkeypatch: pytest.MonkeyPatch, why: str) -
     if why == "no ctypes":
         monkeypatch.setattr(mapping, "_library", False)
     elif why == "too many mappings":
-        monkeypatch.setattr(mapping, "MOST_MAPPINGS", 0)
+        monkeypatch.setattr(mapping, "MOST", 0)
     else:
         obj = obj, b"y" * 2 * LARGE
     result = receive(*send(obj))
@@ -270,18 +270,32 @@ def test_copies_instead_of_mappings(monkeypatch: pytest.MonkeyPatch, why: str) -
     assert free() == [True]
 
 
-def test_mappings_are_bounded() -> None:
-    """A thousand large results that are kept leave most descriptors to the program; what is not
-    mapped is copied; all of it goes with the results.
+def test_mappings_keep_no_descriptor() -> None:
+    """A thousand large results that are kept are mapped, and leave the descriptors to the program;
+    all of it goes with the results.
     """
     gc.collect()
     before, mapped = len(os.listdir("/proc/self/fd")), len(mapping._live)
     held = [receive(*send(Frozen(bytearray(LEAST_BUFFER)))) for _ in range(1_000)]
-    assert len(os.listdir("/proc/self/fd")) <= before + os.sysconf("SC_OPEN_MAX") // 8 + warm.MOST
-    assert mapped < len(mapping._live) <= mapping._most()
+    assert len(os.listdir("/proc/self/fd")) <= before + warm.MOST
+    assert len(mapping._live) == mapped + 1_000
     held.clear()
     assert len(mapping._live) == mapped
-    assert len(os.listdir("/proc/self/fd")) <= before + warm.MOST
+
+
+def test_mappings_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is beyond the bound is copied."""
+    monkeypatch.setattr(mapping, "MOST", len(mapping._live) + 3)
+    held = [receive(*send(Frozen(bytearray([n]) * LEAST_BUFFER))) for n in range(5)]
+    assert [type(one.data) is bytearray for one in held] == [False] * 3 + [True] * 2
+    assert [one.data[-1] for one in held] == list(range(5))
+
+
+def test_mapping_that_the_kernel_refuses() -> None:
+    """Where the file can't be mapped, nothing is left, and the caller copies."""
+    mapped = len(mapping._live)
+    assert mapping.private(-1, 0, 4096, [(0, 10)]) is None
+    assert len(mapping._live) == mapped
 
 
 class Reads:

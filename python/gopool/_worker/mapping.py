@@ -2,33 +2,28 @@
 """Private mappings, and huge pages for memory that is about to be filled.
 
 Both need ctypes, which numpy has loaded already and which takes 2 ms otherwise. Where there is
-none, nothing is mapped and nothing is advised; callers copy instead.
+none, nothing is mapped and nothing is advised; callers copy instead. No mapping keeps a descriptor.
 """
 
 from __future__ import annotations
 
 import mmap
-import os
 import pickle
-import sys
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
     from typing import Any
 
-# Until Python 3.13 an mmap object keeps a descriptor for as long as it lives. So a program that
-# holds a thousand large results must not have them all mapped: at most an eighth of RLIMIT_NOFILE.
-_HOLDS_DESCRIPTOR = sys.version_info < (3, 13)
-_SHARE = 8
-# Otherwise an eighth of the mappings that the kernel grants a process by default
-# (vm.max_map_count): malloc and thread stacks need some as well.
-MOST_MAPPINGS = 8192
+# At most so many regions are mapped at a time: an eighth of the mappings that the kernel grants a
+# process by default (vm.max_map_count); malloc and thread stacks need some as well.
+MOST = 8192
 
 # From here on memory is filled 3 times as fast with huge pages (2 MiB): 64 MB of bytes arrive in
 # 15 ms instead of 45 ms. A multiple of their size, so that at least one fits.
 LEAST_HUGE = 4 << 20  # bytes
 
 _MADV_HUGEPAGE = 14
+_MAP_FIXED = 0x10
 _MAX_KINDS = 64  # array types kept; making one takes 20 us
 
 _library: Any = None  # the C library; False: there is no ctypes here
@@ -63,19 +58,31 @@ def private(fd: int, start: int, size: int, spans: list[tuple[int, int]]) -> lis
 
     Returns:
         a memoryview of each, or None where it can't be mapped: no ctypes, too many mappings, no
-        memory or descriptor.
+        memory.
     """
-    if not _libc() or len(_live) >= _most():
+    if not _libc() or len(_live) >= MOST:
         return None
-    more: dict[str, Any] = {} if _HOLDS_DESCRIPTOR else {"trackfd": False}
     try:
-        memory = _Memory(
-            fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE, offset=start, **more
-        )
+        memory = _Memory(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        _live.add(id(memory))
+        _fill(memory, fd, start)
     except OSError:
         return None
-    _live.add(id(memory))
     return [_view(memory, offset, length) for offset, length in spans]
+
+
+def _fill(memory: mmap.mmap, fd: int, start: int) -> None:
+    """Put a file's memory in the place of an anonymous mapping.
+
+    The object would keep a descriptor if it had mapped the file itself, until Python 3.13 always:
+    a program that holds many large results would run out of them.
+    """
+    import ctypes
+
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    rights, kind = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | _MAP_FIXED
+    if _libc().mmap(address, len(memory), rights, kind, fd, start) != address:
+        raise OSError(ctypes.get_errno(), "mmap")
 
 
 def _view(memory: mmap.mmap, offset: int, length: int) -> memoryview:
@@ -85,13 +92,6 @@ def _view(memory: mmap.mmap, offset: int, length: int) -> memoryview:
     kind = _kind(length)
     # raw(): ctypes' own format, "<B", is not what a memoryview can index.
     return pickle.PickleBuffer(kind.from_buffer(memory, offset)).raw()
-
-
-def _most() -> int:
-    limit = os.sysconf("SC_OPEN_MAX")  # RLIMIT_NOFILE; below 0: none
-    if limit < 0 or not _HOLDS_DESCRIPTOR:
-        return MOST_MAPPINGS
-    return min(MOST_MAPPINGS, limit // _SHARE)
 
 
 def advise_huge(view: memoryview) -> None:
@@ -135,7 +135,16 @@ def _load() -> Any:
     try:
         import ctypes
 
-        libc = ctypes.CDLL(None)
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mmap.restype = ctypes.c_void_p
+        libc.mmap.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_size_t,
+            ctypes.c_int,
+            ctypes.c_int,
+            ctypes.c_int,
+            ctypes.c_long,  # off_t, 64 bits on all machines that gopool builds for
+        ]
         libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     except Exception:
         return False
