@@ -231,10 +231,10 @@ class Engine:
         """
         self._submitting.append(None)  # close() lets a job that has begun go on
         try:
-            if self._congested and self._is_congested():
-                self.backlog.add([(job, 0, mode, function, arguments, options)], 1)
-            elif not self._submit_task((job, 0, mode, function, arguments, options)):
-                self.backlog.add([(job, 0, mode, function, arguments, options)], 1)
+            task = job, 0, mode, function, arguments, options
+            waits = self._congested and self._is_congested()
+            if waits or not self._submit_task(task):
+                self.backlog.add([task], 1)
         finally:
             self._submitting.pop()
             if self._closing:
@@ -562,6 +562,17 @@ class Engine:
             return 0
         queued: int = max(0, self.native.PoolStat(self.handle, _QUEUED))
         return queued + len(self.backlog)
+
+
+def _after_fork_in_child() -> None:
+    """Results on their way have descriptors that only Go knows, or a thread that is not here."""
+    for engine in _engines:
+        if engine._generation == _fork.generation - 1 and (engine.cache or engine._terminated):
+            warm.close_strays()
+            return
+
+
+_fork.in_child(_after_fork_in_child)
 
 
 def _only_daemons_wait() -> bool:

@@ -61,7 +61,7 @@ def pool() -> Iterator[Any]:
 
 
 def test_worker_that_dies_with_a_region(pool: Any) -> None:
-    """A worker that is killed while it holds an argument loses its task; the memory is free again."""
+    """A worker that is killed with an argument loses its task; the memory is free again."""
     for number in range(3):
         with pytest.raises(gopool.WorkerLostError):
             pool.apply(keep_and_die, (np.full(N, number),))

@@ -43,6 +43,8 @@ def _just(create: Callable[[], int]) -> int:
 make: Callable[[Callable[[], int]], int] = _just
 close: Callable[[int], Any] = os.close
 
+_NAME = "gopool-region"  # of every memfd here, as /proc shows it
+
 _kept: list[Region] = []  # the one used longest ago first; lent or free
 
 
@@ -140,7 +142,7 @@ def drop() -> bool:
 
 
 def _create() -> int:
-    return os.memfd_create("gopool-region", os.MFD_CLOEXEC)
+    return os.memfd_create(_NAME, os.MFD_CLOEXEC)
 
 
 def _lend(own: int) -> int:
@@ -191,6 +193,24 @@ def _discard_oldest() -> bool:
         return False
     close(region.fd)
     return True
+
+
+def close_strays() -> None:
+    """Close every descriptor of a region that this process has.
+
+    For a forked child, which uses none: those of results that its parent was about to read are
+    nowhere in Python.
+    """
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        return
+    for name in names:
+        try:
+            if os.readlink(f"/proc/self/fd/{name}").startswith(f"/memfd:{_NAME}"):
+                os.close(int(name))
+        except OSError:
+            pass  # the listing's own
 
 
 def _after_fork_in_child() -> None:
