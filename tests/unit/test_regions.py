@@ -204,6 +204,23 @@ def _is_open(fd: int) -> bool:
     return True
 
 
+def test_descriptor_that_was_closed_and_used_again(tmp_path: Any) -> None:
+    """A program that closes all descriptors and opens files of its own keeps what is in them."""
+    for size in (LARGE, 2 * LARGE):
+        receive(*send(Frozen(bytearray(size))))
+    first, second = (region.fd for region in warm._kept)
+    os.close(first)
+    with open(tmp_path / "theirs", "w+b", buffering=0) as file:
+        file.write(b"data")
+        os.dup2(file.fileno(), second)
+        for size in (LARGE, 2 * LARGE):
+            assert receive(*send(Frozen(bytearray(size)))).data[-1] == 0
+        assert (tmp_path / "theirs").read_bytes() == b"data"
+        warm.drop()
+        assert os.fstat(second).st_ino == os.fstat(file.fileno()).st_ino
+        os.close(second)
+
+
 def test_region_much_too_large_is_not_taken() -> None:
     """A small result that is kept does not keep a large region."""
     receive(*send(Frozen(bytearray(8 * LARGE))))

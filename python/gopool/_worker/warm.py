@@ -56,12 +56,13 @@ class Region:
         capacity: bytes that have pages.
     """
 
-    __slots__ = ("_misses", "capacity", "fd")
+    __slots__ = ("_identity", "_misses", "capacity", "fd")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.capacity = 0
         self._misses = 0
+        self._identity = _identity(fd)
 
     def fits(self, size: int) -> bool:
         """Whether it holds so many bytes, and is not much larger: a receiver that keeps a part of
@@ -80,6 +81,17 @@ class Region:
         self._misses = 0
         return True
 
+    def is_there(self) -> bool:
+        """Whether the descriptor still is this region's: a program may have closed all that it
+        does not know, and opened a file of its own under the same number.
+        """
+        return _identity(self.fd) == self._identity
+
+    def close(self) -> None:
+        """Give up the descriptor."""
+        if self.is_there():
+            close(self.fd)
+
     def is_missed(self) -> bool:
         """Whether it was wanted so often while it was lent that it is not worth keeping."""
         return self._misses >= _MAX_MISSES
@@ -94,7 +106,7 @@ def take(size: int) -> Region:
         OSError: no descriptor is left (EMFILE, ENFILE), or no memory.
     """
     for region in _kept[:]:
-        if region.fits(size) and _claim(region):
+        if region.fits(size) and _claim(region) and region.is_there():
             if region.is_free():
                 return region
             keep(region)
@@ -126,7 +138,7 @@ def lend_and_hold(region: Region) -> int:
 
 def discard(region: Region) -> None:
     """Give up a region that was not lent."""
-    close(region.fd)
+    region.close()
 
 
 def drop() -> bool:
@@ -176,7 +188,7 @@ def _claim(region: Region) -> bool:
 def keep(region: Region) -> None:
     """Have a region taken again once nobody else sees it, as far as there is room for it."""
     if region.is_missed() or region.capacity > BUDGET:
-        close(region.fd)
+        region.close()
         return
     _kept.append(region)
     limit = os.sysconf("SC_OPEN_MAX")  # RLIMIT_NOFILE; below 0: none
@@ -191,8 +203,16 @@ def _discard_oldest() -> bool:
         region = _kept.pop(0)
     except IndexError:
         return False
-    close(region.fd)
+    region.close()
     return True
+
+
+def _identity(fd: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def close_strays() -> None:
