@@ -181,11 +181,8 @@ func (l *WorkerLink) Memory() uint64 { return residentBytes(l.pid) }
 func (l *WorkerLink) readable() {
 	l.listening.Lock()
 	defer l.listening.Unlock()
-	if l.outcomes.PauseIfFull(l.socket.Pause, l.socket.Resume) {
-		return
-	}
 	for range framesPerTurn {
-		if !l.readOne() {
+		if l.outcomes.PauseIfFull(l.socket.Pause, l.socket.Resume) || !l.readOne() {
 			return
 		}
 	}
