@@ -406,6 +406,70 @@ def test_registered_reducer_wins(
     assert pools[1].apply(len, (values,)) == N
 
 
+ARROW = [
+    "array",
+    "chunked array",
+    "table",
+    "strings",
+]
+
+
+@pytest.mark.parametrize("name", ARROW)
+def test_arrow(pools: Any, written: list[int], name: str) -> None:
+    """Arrow's objects travel beside the pickle, both ways, and are equal to what was sent."""
+    arrow = pytest.importorskip("pyarrow")
+    column = arrow.array(np.arange(N))
+    obj = {
+        "array": column,
+        "chunked array": arrow.chunked_array([column, column[: N // 2]]),
+        "table": arrow.table({"n": column, "s": [str(i) for i in range(N)]}),
+        "strings": arrow.array([f"string {i}" for i in range(N)]),
+    }[name]
+    mapped = len(mapping._live)
+    result = pools[1].apply(f.identity, (obj,))
+    assert result.equals(obj)
+    assert type(result) is type(obj)
+    assert sum(written) > N
+    assert len(mapping._live) == mapped + 1  # its memory is the region
+    del result
+    gc.collect()
+    assert len(mapping._live) == mapped
+
+
+PROGRAM = """
+import multiprocessing, sys
+import numpy as np
+import functions as f
+
+def tell(values):
+    flags = values.flags
+    values[0] += 1  # it may be written to
+    return type(values).__name__, str(values.dtype), values.shape, flags.writeable, int(values[0])
+
+if __name__ == "__main__":
+    {install}
+    multiprocessing.set_start_method("{method}")
+    with multiprocessing.Pool(2) as pool:
+        values = np.arange(200_000).reshape(-1)
+        print(pool.apply(tell, (values,)), pool.map(tell, [values] * 3))
+        for obj in values, b"x" * 500_000, bytearray(500_000), "y" * 500_000, [values] * 2:
+            back = pool.apply(f.identity, (obj,))
+            print(type(back).__name__, len(back), back is obj)
+            for item in back if isinstance(back, list) else ():
+                print(tell(item))
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_installed(tmp_path: Any, method: str) -> None:
+    """A program under install() sees the types, and writes to the arrays, that it knows."""
+    plain = f.run_script(tmp_path, PROGRAM.format(install="", method=method))
+    install = "import gopool; gopool.install()"
+    ours = f.run_script(tmp_path, PROGRAM.format(install=install, method=method))
+    assert plain.returncode == 0, plain.stderr
+    f.assert_silent_success(ours, plain.stdout)
+
+
 class OldPickler(pickle.Pickler):
     """What somebody may put in ForkingPickler's place: no protocol 5, no buffer_callback."""
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -213,6 +215,42 @@ def test_program_that_leaves_no_descriptor(tmp_path: Any) -> None:
 """
     done = f.run_script(tmp_path, script)
     f.assert_silent_success(done, "[Errno 24] Too many open files\n[0, 1, 4]\n")
+
+
+SMALL_SHM = """
+import os
+import numpy as np
+import functions as f
+import gopool
+
+if __name__ == "__main__":
+    room = os.statvfs("/dev/shm")
+    with gopool.get_context("fork").Pool(2) as pool:
+        back = pool.map(f.identity, [np.full(1_000_000, number) for number in range(4)], 1)
+    print(room.f_blocks * room.f_frsize, [int(one[-1]) for one in back])
+"""
+
+
+def test_small_shared_memory_file_system(tmp_path: Any) -> None:
+    """A /dev/shm of 64 KiB, as containers may have it, is no bound for arrays of 8 MB."""
+    mount = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
+    enter = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    try:
+        subprocess.run([*enter, mount], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no file system can be mounted here")
+    script = tmp_path / "script.py"
+    script.write_text(SMALL_SHM)
+    command = f"{mount} && exec {sys.executable} {script}"
+    paths = os.pathsep.join([os.path.dirname(f.__file__), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [*enter, command],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    f.assert_silent_success(done, "65536 [0, 1, 2, 3]\n")
 
 
 def large_result_beyond_the_limit(size: int) -> Any:

@@ -240,6 +240,23 @@ def test_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [region.capacity // LARGE for region in warm._kept] == [3]
 
 
+def test_budget_on_small_machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """Where there is little memory, or many processors for whose workers it is, less is kept; a
+    limit of the control group counts, and one that says nothing does not.
+    """
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = tmp_path / "limit"
+    monkeypatch.setattr(warm, "_LIMITS", (str(tmp_path / "nowhere"), str(limit)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8))
+    for text, memory in ("max", whole), ("9223372036854771712", whole), ("536870912", 512 << 20):
+        limit.write_text(text + "\n")
+        assert warm._affordable() == memory // 128
+    monkeypatch.setattr(warm, "_share", 5 * LARGE)
+    for count in (1, 2, 3):
+        receive(*send(Frozen(bytearray(count * LARGE))))
+    assert [region.capacity // LARGE for region in warm._kept] == [3]
+
+
 def test_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """So many regions are kept, fewer where RLIMIT_NOFILE is low."""
     held = [receive(*send(Frozen(bytearray(LARGE)))) for _ in range(warm.MOST + 5)]

@@ -28,7 +28,7 @@ TYPE_CHECKING = False  # typing is not imported at run time: it costs millisecon
 if TYPE_CHECKING:
     from typing import Any
 
-BUDGET = 256 << 20  # bytes that a process keeps for later use
+BUDGET = 256 << 20  # bytes that a process keeps for later use, at most: see _budget
 MOST = 32  # regions that it keeps, and at most a 32nd of RLIMIT_NOFILE
 _SLACK = 64 << 10  # bytes, see Region.fits
 _MAX_MISSES = 64  # times that a region was wanted and lent: its receiver keeps it
@@ -42,6 +42,12 @@ def _just(create: Callable[[], int]) -> int:
 # must not inherit in their place (_submit.py), which workers that are forked inherit.
 make: Callable[[Callable[[], int]], int] = _just
 close: Callable[[int], Any] = os.close
+
+_LIMITS = (  # of this control group's memory, version 2 and 1; "max": none
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
+_share = 0  # what _affordable says, once it was asked
 
 _NAME = "gopool-region"  # of every memfd here, as /proc shows it
 
@@ -187,15 +193,36 @@ def _claim(region: Region) -> bool:
 
 def keep(region: Region) -> None:
     """Have a region taken again once nobody else sees it, as far as there is room for it."""
-    if region.is_missed() or region.capacity > BUDGET:
+    if region.is_missed() or region.capacity > (budget := _budget()):
         region.close()
         return
     _kept.append(region)
     limit = os.sysconf("SC_OPEN_MAX")  # RLIMIT_NOFILE; below 0: none
     most = MOST if limit < 0 else min(MOST, limit // MOST)
-    while len(_kept) > most or sum(other.capacity for other in _kept[:]) > BUDGET:
+    while len(_kept) > most or sum(other.capacity for other in _kept[:]) > budget:
         if not _discard_oldest():
             return
+
+
+def _budget() -> int:
+    global _share
+    if not _share:
+        _share = _affordable()
+    return min(BUDGET, _share)
+
+
+def _affordable() -> int:
+    """A process's share of a sixteenth of the memory, where each processor has a worker: all of
+    them keep what they sent.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for name in _LIMITS:
+        try:
+            with open(name, "rb") as file:
+                memory = min(memory, int(file.read()))
+        except (OSError, ValueError):
+            pass  # there is none
+    return memory // 16 // len(os.sched_getaffinity(0))
 
 
 def _discard_oldest() -> bool:
