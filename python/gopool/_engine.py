@@ -86,6 +86,7 @@ class Engine:
             pool._maxtasksperchild,
             pool._wrap_exception,
             settings.worker_exit,
+            not (settings.worker_memory_limit or settings.worker_memory_soft_limit),
         )
         self.crew = Crew(pool, pool._pool, arguments, settings)
         self._options: dict[tuple[int, int, int, int], int] = {}

@@ -45,7 +45,7 @@ def _make(create: Callable[[], int]) -> int:
         return _fork.own(create())
 
 
-warm.make, warm.close = _make, _fork.close
+warm.make, warm.close, warm.unforked = _make, _fork.close, _fork.unforked
 
 
 class Desk:

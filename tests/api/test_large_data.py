@@ -292,13 +292,18 @@ def test_sequence_that_refills_one_buffer(pools: Any) -> None:
 def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The bytes that this process writes into regions, one entry for each time."""
     sizes: list[int] = []
-    write = bulk.write_all
+    write, copy = bulk.write_all, bulk.copy_all
 
     def counted(fd: int, views: Any, position: int = 0) -> None:
         sizes.append(sum(map(len, views)))
         write(fd, views, position)
 
+    def copied(memory: Any, views: Any) -> None:
+        sizes.append(sum(map(len, views)))
+        copy(memory, views)
+
     monkeypatch.setattr(bulk, "write_all", counted)
+    monkeypatch.setattr(bulk, "copy_all", copied)
     return sizes
 
 
@@ -507,6 +512,23 @@ def test_nothing_is_kept_after_the_pool() -> None:
     pool.join()
     assert not warm._kept
     assert (result == np.arange(N)).all()
+
+
+def mapped_after(rounds: int) -> int:
+    """Send some large results' worth, and count what stays mapped."""
+    for _ in range(rounds):
+        large = pickle.PickleBuffer(bytearray(4 << 20))
+        fd, _ = regions.write([b"", regions.Buffers((large,))])
+        warm.close(fd)
+    return len(warm._mapped)
+
+
+def test_watched_memory() -> None:
+    """A worker whose resident memory is limited keeps nothing mapped that would count."""
+    context = gopool.get_context("fork")
+    with context.Pool(1) as free, context.Pool(1, worker_memory_limit=1 << 34) as watched:
+        assert free.apply(mapped_after, (3,)) == 1
+        assert watched.apply(mapped_after, (3,)) == 0
 
 
 NO_NUMPY = """

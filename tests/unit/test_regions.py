@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import mmap
 import multiprocessing
 import os
 import pickle
@@ -179,7 +181,10 @@ def test_fork_of_the_receiver() -> None:
 
 
 def test_fork_of_the_sender() -> None:
-    """A forked child keeps none of its parent's regions open."""
+    """A forked child keeps none of its parent's regions, open or mapped."""
+    for _ in range(2):
+        receive(*send(Frozen(bytearray(4 << 20))))
+    assert warm._mapped
     send_fd, _ = send(Frozen(bytearray(LARGE)))
     reader, writer = os.pipe()
     child = os.fork()
@@ -187,7 +192,9 @@ def test_fork_of_the_sender() -> None:
         names = [os.readlink(f"/proc/self/fd/{fd}") for fd in range(writer) if _is_open(fd)]
         found = [name for name in names if "gopool-region" in name]
         lent = 1 if warm.close is os.close else 0  # has no registry: not gopool's parent
-        os.write(writer, b"%d" % (len(found) - lent))
+        with open("/proc/self/maps") as maps:
+            mapped = maps.read().count("gopool-region")
+        os.write(writer, b"%d" % (len(found) - lent + mapped))
         os._exit(0)
     os.waitpid(child, 0)
     assert os.read(reader, 9) == b"0"
@@ -255,6 +262,60 @@ def test_budget_on_small_machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Any
     for count in (1, 2, 3):
         receive(*send(Frozen(bytearray(count * LARGE))))
     assert [region.capacity // LARGE for region in warm._kept] == [3]
+
+
+def test_warm_regions_are_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is used again is written through a mapping, up to so many bytes of them; each payload
+    arrives whole, and nothing is left when the regions go.
+    """
+    monkeypatch.setattr(warm, "MAPPED", 3 << 20)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(4):
+        held = [
+            receive(*send([b"x" * 70_000, Frozen(bytearray([number + n]) * (1 << 20))]))
+            for n in range(4)
+        ]
+        assert [bytes(one[1].data) for one in held] == [
+            bytes([number + n]) * (1 << 20) for n in range(4)
+        ]
+        assert [one[0] for one in held] == [b"x" * 70_000] * 4
+        mapped = [region for region in warm._kept if region.memory is not None]
+        assert len(mapped) == len(warm._mapped) == (2 if number else 0)
+        del held
+    warm.drop()
+    assert not warm._mapped
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_regions_that_are_not_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small ones are not, nor any where memory is watched, or where the kernel refuses."""
+    for _ in range(3):
+        receive(*send(Frozen(bytearray(LARGE))))
+    monkeypatch.setattr(warm, "may_map", False)
+    for _ in range(3):
+        receive(*send(Frozen(bytearray(2 << 20))))
+    monkeypatch.undo()
+    monkeypatch.setattr(mmap, "mmap", _refuse)
+    receive(*send(Frozen(bytearray(2 << 20))))
+    assert len(kept()) == 2
+    assert not warm._mapped
+
+
+def _refuse(*args: Any, **kwds: Any) -> Any:
+    raise OSError(errno.ENOMEM, "mmap")
+
+
+def test_region_that_grew_beyond_its_mapping() -> None:
+    """A mapping is used for what fits into it only."""
+    for _ in range(2):
+        receive(*send(Frozen(bytearray(2 << 20))))
+    (region,) = warm._kept
+    warm._kept.clear()
+    end = region.capacity
+    regions.append(region, regions.Layout([b"", regions.Buffers()], -(-end // 64) * 64))
+    warm.keep(region)
+    size = region.capacity - 200
+    assert receive(*send(Frozen(bytearray(b"z" * size)))).data == b"z" * size
 
 
 def test_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable
 from multiprocessing import util
 
-from gopool._worker import crash, lifeline, message, ondemand, regions
+from gopool._worker import crash, lifeline, message, ondemand, regions, warm
 from gopool._worker.call import call, pack_error, pack_value, unpack
 from gopool._worker.channel import Channel, ParentGone, RegionError
 from gopool._worker.passing import PassedFD
@@ -41,6 +41,7 @@ def main(
     maxtasks: int | None,
     wrap_exception: bool,
     worker_exit: Callable[[], object] | None,
+    may_map: bool = True,
 ) -> None:
     """Run a pool's worker until it is told to stop or has done maxtasks tasks.
 
@@ -52,8 +53,10 @@ def main(
         initializer, initargs, maxtasks: as in multiprocessing.Pool.
         wrap_exception: whether the text of a task's traceback travels with its exception.
         worker_exit: called last, where the worker ends in order.
+        may_map: whether memory kept for later results may stay mapped.
     """
     global _current
+    warm.may_map = may_map
     lifeline.arm(parent.fd)
     if stderr is not None:
         os.dup2(stderr.fd, 2)
