@@ -2,9 +2,10 @@
 """Copying between memory and files, whatever the size (for both sides).
 
 A call of the kernel's moves 2 GiB at most and may do less than it was asked for. Beyond some
-hundred megabytes it is new pages that take the time, and two threads get them almost twice as
-fast: 2.5 GB were written in 1.3 s instead of 2.1 s and read in 1.2 s instead of 2.6 s. (At 64 MB
-there was no gain.) The interpreter lock is free meanwhile, but for what is copied into a mapping.
+hundred megabytes it is new pages that take the time, and two threads that read get them twice as
+fast or more: 2.5 GB in 0.35 to 0.9 s instead of 1.25 s. (At 64 MB there was no gain. Two that write
+wait for one another: the kernel locks the file.) The interpreter lock is free meanwhile, but for
+what is copied into a mapping.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import mmap
 import os
 from collections.abc import Callable
 
+from gopool._worker import mapping
+
 LEAST_FOR_TWO = 256 << 20  # bytes
 _STEP = 4 << 20  # bytes copied before another thread may have the interpreter lock
 _HUGE_PAGE = 2 << 20  # bytes; halves meet between two of them
@@ -22,16 +25,20 @@ _MAX_VIEWS = 1024  # that one pwritev takes (IOV_MAX)
 
 def write_all(fd: int, views: list[memoryview], position: int = 0) -> None:
     """Write one after the other, from a position of the file on."""
-    small: list[memoryview] = []
     for view in views:
-        if len(view) < LEAST_FOR_TWO:
-            small.append(view)
-            continue
-        position = _write_small(fd, small, position)
-        small = []
-        _write_large(fd, view, position)
-        position += len(view)
-    _write_small(fd, small, position)
+        if len(view) >= LEAST_FOR_TWO:
+            mapping.advise_huge(view)  # what was never written is read as zeros, page by page
+    first = skip = 0
+    while first < len(views):
+        written = os.pwritev(
+            fd, [views[first][skip:], *views[first + 1 : first + _MAX_VIEWS]], position
+        )
+        position += written
+        written += skip
+        while first < len(views) and written >= len(views[first]):
+            written -= len(views[first])
+            first += 1
+        skip = written
 
 
 def copy_all(memory: mmap.mmap, views: list[memoryview]) -> None:
@@ -54,29 +61,6 @@ def read_into(fd: int, view: memoryview, position: int) -> bool:
         lambda first, end: whole.append(_read(fd, view[first:end], position + first)), len(view)
     )
     return all(whole)
-
-
-def _write_small(fd: int, views: list[memoryview], position: int) -> int:
-    """Returns the position behind them."""
-    first = skip = 0
-    while first < len(views):
-        written = os.pwritev(
-            fd, [views[first][skip:], *views[first + 1 : first + _MAX_VIEWS]], position
-        )
-        position += written
-        written += skip
-        while first < len(views) and written >= len(views[first]):
-            written -= len(views[first])
-            first += 1
-        skip = written
-    return position
-
-
-def _write_large(fd: int, view: memoryview, position: int) -> None:
-    def write(first: int, end: int) -> None:
-        _write_small(fd, [view[first:end]], position + first)
-
-    _by_two(write, len(view))
 
 
 def _read(fd: int, view: memoryview, position: int) -> bool:

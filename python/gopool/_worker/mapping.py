@@ -95,16 +95,24 @@ def _view(memory: mmap.mmap, offset: int, length: int) -> memoryview:
 
 
 def advise_huge(view: memoryview) -> None:
-    """Have the kernel use huge pages for the whole ones within a writable memory; may do nothing.
+    """Have the kernel use huge pages for the whole ones within a memory; may do nothing.
 
     Has no effect on what the memory holds.
+
+    Args:
+        view: of something writable, or of a whole bytes object; nothing is done for others.
     """
     libc = _libc()
     if not libc:
         return
     import ctypes
 
-    first = ctypes.addressof(ctypes.c_char.from_buffer(view))
+    if not view.readonly:
+        first = ctypes.addressof(ctypes.c_char.from_buffer(view))
+    elif type(view.obj) is bytes and len(view.obj) == view.nbytes:
+        first = ctypes.cast(ctypes.c_char_p(view.obj), ctypes.c_void_p).value or 0
+    else:
+        return
     start = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE
     end = (first + view.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if end > start:
