@@ -2,7 +2,9 @@
 """Buffers that one call of map or starmap sends once, however many of its tasks have them.
 
 Its input is listed before the first task is pickled, so that a buffer is the same in all of them;
-imap draws its items one by one, and a generator may refill one buffer. A task with a buffer that an
+imap draws its items one by one, and a generator may refill one buffer. So may code of the user's
+that runs while an item is pickled (`__reduce__`, `__getstate__`): what such a task brings is not
+shared, and what was sent before it is forgotten. A task with a buffer that an
 earlier one brought is written behind that one, into the same region, and refers to what lies there.
 What is sent is still one pickle for each task, and each maps the region for itself: they share
 nothing that they could change.

@@ -209,9 +209,14 @@ class Submitter:
             memory.
         """
         number = self._number(function)
+        sharing = self._sharings.get(job) if self._sharings else None
         desk = take_desk(self._native)
         try:
+            desk.dumper.plain = sharing is not None
             chunks = desk.dumper.dump(arguments if number else (function, arguments))
+            if sharing is not None and not desk.dumper.plain:
+                sharing.close()  # what was sent may have been changed since
+                sharing = None
             if len(chunks) == 1 and len(chunks[0]) <= MAX_INLINE:
                 size = len(chunks[0])
                 desk.memory[:size] = chunks[0]
@@ -219,7 +224,9 @@ class Submitter:
                     self._pool, desk.handle, size, job, index, mode, number, options
                 )
             else:
-                load = self._submit_region(chunks, job, index, mode, number, options)
+                load = self._submit_region(
+                    chunks, sharing, job, index, mode, number, options
+                )
             desk.dumper.clear()
         except BaseException:
             desk.dumper.clear()
@@ -232,9 +239,15 @@ class Submitter:
         return load
 
     def _submit_region(
-        self, chunks: list[Any], job: int, index: int, mode: int, fn: int, options: int
+        self,
+        chunks: list[Any],
+        sharing: Sharing | None,
+        job: int,
+        index: int,
+        mode: int,
+        fn: int,
+        options: int,
     ) -> int:
-        sharing = self._sharings.get(job)
         try:
             fd, size = regions.write(chunks) if sharing is None else sharing.write(chunks)
         except OSError as error:

@@ -288,6 +288,58 @@ def test_sequence_that_refills_one_buffer(pools: Any) -> None:
     assert [int(item[0]) for item in pools[1].map(f.identity, Refilled(6), 1)] == list(range(6))
 
 
+class Holder:
+    """Pickled by its attributes."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+
+
+class Filling(Holder):
+    """Writes to a buffer, which others have too, when it is pickled."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(SHARED)
+        self.number = number
+
+    def __reduce__(self) -> Any:
+        self.values[:] = self.number
+        return Holder, (self.number,)
+
+
+class FillingState(Filling):
+    """Likewise, and takes the buffer with it."""
+
+    def __reduce__(self) -> Any:
+        self.values[:] = self.number
+        return Holder, (self.values,)
+
+
+SHARED = np.zeros(N)
+
+
+@pytest.mark.parametrize("kind", [Filling, FillingState])
+@pytest.mark.parametrize("with_buffer", [True, False])
+def test_pickling_that_refills_one_buffer(pools: Any, kind: Any, with_buffer: bool) -> None:
+    """Nor does map() take a buffer for the one that it sent before, where code of the user's ran
+    while the items were pickled.
+    """
+    got = []
+    for pool in pools:
+        SHARED[:] = 0
+        items: Any = [(kind(number),) for number in range(1, 6)]
+        if with_buffer:
+            items = [(number, Holder(SHARED)) for number in range(2)] + [
+                (*item, Holder(SHARED)) for item in items
+            ]
+        got.append(pool.starmap(ends_of_all, items, 1))
+    assert got[0] == got[1]
+
+
+def ends_of_all(*items: Any) -> list[list[float]]:
+    return [np.ravel(getattr(item, "values", item))[[0, -1]].tolist() for item in items]
+
+
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The bytes that this process writes into regions, one entry for each time."""

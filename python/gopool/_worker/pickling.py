@@ -17,6 +17,10 @@ TYPE_CHECKING = False  # typing is not imported at run time: it costs millisecon
 if TYPE_CHECKING:
     from typing import Any
 
+# Packages whose objects' pickling changes nothing.
+_PLAIN = frozenset(
+    ("builtins", "collections", "datetime", "decimal", "functools", "numpy", "pandas", "pyarrow")
+)
 
 
 class Dumper:
@@ -29,9 +33,10 @@ class Dumper:
     `__reduce__`.
     """
 
-    __slots__ = ("_buffers", "_clear", "_dump", "_kind", "chunks", "write")
+    __slots__ = ("_buffers", "_clear", "_dump", "_kind", "chunks", "plain", "write")
 
     def __init__(self) -> None:
+        self.plain = False  # set before a dump, it is False after one that ran code of the user's
         self.chunks: list[Any] = []
         self.write = self.chunks.append
         self._buffers: list[pickle.PickleBuffer] = []
@@ -67,7 +72,7 @@ class Dumper:
         pickler: Any = kind(self) if theirs else kind(self, 5, True, self._leave_out)
         # A pickler copies the registered reducers when it is made; this one lives on.
         arrays = None if theirs else _reduce_array
-        pickler.dispatch_table = _Reducers(kind._extra_reducers, arrays)
+        pickler.dispatch_table = _Reducers(kind._extra_reducers, arrays, self)
         return pickler
 
     def _leave_out(self, buffer: pickle.PickleBuffer) -> bool:
@@ -84,17 +89,35 @@ class _Reducers(dict):  # type: ignore[type-arg]  # Any is no name at run time
     Always empty, so that every look comes to __missing__.
     """
 
-    def __init__(self, registered: dict[type, Any], arrays: Any) -> None:
+    def __init__(self, registered: dict[type, Any], arrays: Any, dumper: Dumper) -> None:
         self._registered = registered
         self._arrays = arrays
+        self._dumper = dumper
 
     def __missing__(self, kind: type) -> Any:
+        if self._dumper.plain and (kind in self._registered or not _is_plain(kind)):
+            self._dumper.plain = False
         reducer = self._registered.get(kind) or copyreg.dispatch_table.get(kind)
         if reducer is not None:
             return reducer
         if kind.__name__ == "ndarray" and kind.__module__ == "numpy" and self._arrays:
             return self._arrays
         raise KeyError(kind)
+
+
+def _is_plain(kind: type) -> bool:
+    """Whether pickling an object of this type runs no code of the user's."""
+    if kind.__module__.partition(".")[0] in _PLAIN:
+        return True
+    own: Any = kind
+    base: Any = object
+    return (
+        own.__reduce_ex__ is base.__reduce_ex__
+        and own.__reduce__ is base.__reduce__
+        and getattr(own, "__getstate__", None) is getattr(base, "__getstate__", None)
+        and not hasattr(own, "__getnewargs__")
+        and not hasattr(own, "__getnewargs_ex__")
+    )
 
 
 def _reduce_array(array: Any) -> Any:
