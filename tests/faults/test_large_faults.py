@@ -94,9 +94,12 @@ def test_results_outlive_worker_and_pool(pool: Any) -> None:
     assert pool.apply(f.pid) != worker.pid
     pool.terminate()
     pool.join()
+    mapped = len(mapping._live)
     for number, values in enumerate(results):
         values += 1
         assert (values == number + 1).all()
+    del values, results
+    assert len(mapping._live) == mapped - 4  # and is gone with its last view
 
 
 def test_terminate_with_regions_on_their_way(pool: Any) -> None:
