@@ -62,13 +62,16 @@ def pool() -> Iterator[Any]:
         pool.join()
 
 
-def test_worker_that_dies_with_a_region(pool: Any) -> None:
+def test_worker_that_dies_with_a_region(pool: Any, eventually: Any) -> None:
     """A worker that is killed with an argument loses its task; the memory is free again."""
     for number in range(3):
         with pytest.raises(gopool.WorkerLostError):
             pool.apply(keep_and_die, (np.full(N, number),))
     assert pool.apply(int, (np.full(1, 5)[0],)) == 5
-    assert free() == [True]  # one region served all three
+    # A replacement, forked at that moment, has a descriptor of it until its first steps.
+    eventually(lambda: all(free()), "the memory is free")
+    assert pool.apply(len, (np.zeros(N),)) == N
+    assert len(free()) <= 3
 
 
 def test_worker_that_keeps_its_arguments(pool: Any) -> None:
@@ -122,8 +125,11 @@ def test_nothing_is_left_after_many_transfers(pool: Any) -> None:
             assert values[-1] == number
 
     transfer(50)
+    warm.drop()  # how many it takes depends on who is quicker
     before, mapped = usage(), len(mapping._live)
     transfer(1_000)
+    assert len(warm._kept) < 8
+    warm.drop()
     assert not left_since(before)
     assert len(mapping._live) == mapped
     assert usage().memory - before.memory < 16 << 20
