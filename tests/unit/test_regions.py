@@ -213,15 +213,17 @@ def _is_open(fd: int) -> bool:
 
 def test_descriptor_that_was_closed_and_used_again(tmp_path: Any) -> None:
     """A program that closes all descriptors and opens files of its own keeps what is in them."""
-    for size in (LARGE, 2 * LARGE):
+    for size in (LARGE, 4 * LARGE, 4 * LARGE):
         receive(*send(Frozen(bytearray(size))))
+    assert warm._mapped
     first, second = (region.fd for region in warm._kept)
     os.close(first)
     with open(tmp_path / "theirs", "w+b", buffering=0) as file:
         file.write(b"data")
         os.dup2(file.fileno(), second)
-        for size in (LARGE, 2 * LARGE):
+        for size in (LARGE, 4 * LARGE):
             assert receive(*send(Frozen(bytearray(size)))).data[-1] == 0
+        assert not warm._mapped
         assert (tmp_path / "theirs").read_bytes() == b"data"
         warm.drop()
         assert os.fstat(second).st_ino == os.fstat(file.fileno()).st_ino
@@ -343,9 +345,14 @@ def test_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(own: int) -> int:
         raise FileNotFoundError
 
+    for _ in range(2):
+        receive(*send(Frozen(bytearray(2 << 20))))
+    assert warm._mapped
     monkeypatch.setattr(warm, "_lend", refuse)
-    assert receive(*send(Frozen(bytearray(b"x" * LARGE)))).data[0] == ord("x")
+    for size in (LARGE, 2 << 20):
+        assert receive(*send(Frozen(bytearray(b"x" * size)))).data[0] == ord("x")
     assert not kept()
+    assert not warm._mapped
 
 
 @pytest.mark.parametrize("why", ["no ctypes", "too many mappings", "small beside the rest"])

@@ -122,14 +122,19 @@ class Region:
                     self.fd, self.capacity, mmap.MAP_SHARED | mmap.MAP_POPULATE, **_NO_DESCRIPTOR
                 )
                 _mapped.add(self.memory)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: somebody made the file shorter
             pass
 
+    def unmap(self) -> None:
+        """Give up the mapping, if there is one."""
+        memory, self.memory = self.memory, None
+        if memory is not None:
+            _mapped.discard(memory)
+            memory.close()
+
     def close(self) -> None:
-        """Give up the descriptor and the mapping."""
-        if self.memory is not None:
-            _mapped.discard(self.memory)
-            self.memory.close()
+        """Give up the mapping and the descriptor."""
+        self.unmap()
         if self.is_there():
             close(self.fd)
 
@@ -147,10 +152,14 @@ def take(size: int) -> Region:
         OSError: no descriptor is left (EMFILE, ENFILE), or no memory.
     """
     for region in _kept[:]:
-        if region.fits(size) and _claim(region) and region.is_there():
-            if region.is_free():
-                region.map()
-                return region
+        if not (region.fits(size) and _claim(region)):
+            continue
+        if not region.is_there():
+            region.unmap()
+        elif region.is_free():
+            region.map()
+            return region
+        else:
             keep(region)
     return Region(_with_retry(lambda: make(_create)))
 
@@ -164,6 +173,7 @@ def lend(region: Region) -> int:
     try:
         fd = lend_and_hold(region)
     except OSError:
+        region.unmap()
         return region.fd  # it goes with its receiver
     keep(region)
     return fd
