@@ -20,7 +20,6 @@ from multiprocessing import pool as stdlib
 import msgpack
 
 from gopool import _fork, _jobs
-from gopool._worker import regions
 from gopool.exceptions import (
     BrokenPoolError,
     GopoolError,
@@ -192,15 +191,23 @@ def _outcome(status: int, payload: memoryview, region: int, region_size: int) ->
     try:
         if status == _VALUE:
             if region >= 0:
-                return True, regions.load(region, region_size)
+                return True, _regions().load(region, region_size)
             return True, pickle.loads(payload)
         if status in (_ERROR, _ENCODING):
-            return False, _exception(regions.read(region, region_size) if region >= 0 else payload)
+            if region >= 0:
+                return False, _exception(_regions().read(region, region_size))
+            return False, _exception(payload)
         return False, _failure(status, payload)
     except BaseException as error:
         failure = RemoteTaskError()
         failure.__cause__ = error
         return False, failure
+
+
+def _regions() -> Any:
+    with _fork.unforked():
+        from gopool import _regions
+    return _regions.regions
 
 
 def _exception(payload: Any) -> BaseException:

@@ -18,6 +18,7 @@ import contextlib
 import itertools
 import mmap
 import os
+import sys
 import threading
 import time
 import weakref
@@ -31,8 +32,8 @@ from gopool import _collector, _core, _fork, _jobs, _options
 from gopool._crew import Crew, Maintenance
 from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder, Window
 from gopool._submit import Functions, NoDescriptor, Submitter, affordable_regions
-from gopool._worker import warm
 from gopool._worker.call import CALL, MAP, STARMAP
+from gopool._worker.channel import REGION
 from gopool.exceptions import ForkedChildError, GopoolError, PoolTerminatedError
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
@@ -552,8 +553,9 @@ class Engine:
         # garbage collection; and each forked child tidies up every Thread object that there is.
         for part in (self._room, self._feed_room, self.backlog, self.maintenance):
             part.untie()
-        if not _engines:
-            warm.drop()
+        regions = sys.modules.get("gopool._regions")
+        if regions is not None and not _engines:
+            regions.warm.drop()
 
     # Faces.
 
@@ -569,8 +571,26 @@ def _after_fork_in_child() -> None:
     """Results on their way have descriptors that only Go knows, or a thread that is not here."""
     for engine in _engines:
         if engine._generation == _fork.generation - 1 and (engine.cache or engine._terminated):
-            warm.close_strays()
+            _close_strays()
             return
+
+
+def _close_strays() -> None:
+    """Close every descriptor of a region that this process has.
+
+    For a forked child, which uses none: those of results that its parent was about to read are
+    nowhere in Python.
+    """
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        return
+    for name in names:
+        try:
+            if os.readlink(f"/proc/self/fd/{name}").startswith(f"/memfd:{REGION}"):
+                os.close(int(name))
+        except OSError:
+            pass  # the listing's own
 
 
 _fork.in_child(_after_fork_in_child)

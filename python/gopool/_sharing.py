@@ -15,7 +15,8 @@ from __future__ import annotations
 import weakref
 
 from gopool import _fork
-from gopool._worker import regions, warm
+from gopool._regions import regions, warm
+from gopool._worker.pickling import Buffers
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Sharing:
 
     def write(self, pieces: list[Any]) -> tuple[int, int]:
         """As regions.write, which it is for a task without buffers."""
-        if type(pieces[-1]) is not regions.Buffers:
+        if type(pieces[-1]) is not Buffers:
             return regions.write(pieces)
         known = self._known(pieces[-1])
         region = self._region

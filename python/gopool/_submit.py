@@ -22,8 +22,6 @@ from multiprocessing import reduction
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from gopool import _core, _fork
-from gopool._sharing import Sharing
-from gopool._worker import regions, warm
 from gopool._worker.channel import MAX_INLINE
 from gopool._worker.pickling import Dumper, dumps
 
@@ -31,21 +29,14 @@ TYPE_CHECKING = False  # typing is not imported at run time: it costs millisecon
 if TYPE_CHECKING:
     from typing import Any
 
+    from gopool._sharing import Sharing
+
 _STDLIB_PICKLER = reduction.ForkingPickler  # unless the user put another in its place
 
 _STAGING_SIZE = 65_536  # bytes; holds MAX_INLINE
 _MAX_FREE = 16  # pairs kept for the next calls; more callers at a time make their own
 
 MAX_REGIONS = 64  # each keeps a descriptor open; fewer where RLIMIT_NOFILE is low
-
-
-def _make(create: Callable[[], int]) -> int:
-    """A descriptor that forked children do not keep, whoever forks meanwhile."""
-    with _fork.unforked():
-        return _fork.own(create())
-
-
-warm.make, warm.close, warm.unforked = _make, _fork.close, _fork.unforked
 
 
 class Desk:
@@ -184,16 +175,17 @@ class Submitter:
         self.workers = workers
         self.max_regions = affordable_regions(workers)  # the program may lower its limit later
         # By job, of calls whose input was listed first.
-        self._sharings: dict[int, Sharing] = {}
+        self._sharings: dict[int, Sharing | None] = {}  # None: it has sent nothing large yet
 
     def sharing(self, job: int, tasks: Iterable[Any]) -> Iterator[Any]:
         """The tasks of a job, submitted as they are drawn: each of their buffers is sent once."""
-        self._sharings[job] = sharing = Sharing()
+        self._sharings[job] = None
         try:
             yield from tasks
         finally:
-            del self._sharings[job]
-            sharing.close()
+            sharing = self._sharings.pop(job)
+            if sharing is not None:
+                sharing.close()
 
     def submit(
         self, job: int, index: int, mode: int, function: Any, arguments: Any, options: int = 0
@@ -209,14 +201,14 @@ class Submitter:
             memory.
         """
         number = self._number(function)
-        sharing = self._sharings.get(job) if self._sharings else None
+        shares = bool(self._sharings) and job in self._sharings
         desk = take_desk(self._native)
         try:
-            desk.dumper.plain = sharing is not None
+            desk.dumper.plain = shares
             chunks = desk.dumper.dump(arguments if number else (function, arguments))
-            if sharing is not None and not desk.dumper.plain:
-                sharing.close()  # what was sent may have been changed since
-                sharing = None
+            if shares and not desk.dumper.plain:
+                self._stop_sharing(job)  # what was sent may have been changed since
+                shares = False
             if len(chunks) == 1 and len(chunks[0]) <= MAX_INLINE:
                 size = len(chunks[0])
                 desk.memory[:size] = chunks[0]
@@ -225,7 +217,7 @@ class Submitter:
                 )
             else:
                 load = self._submit_region(
-                    chunks, sharing, job, index, mode, number, options
+                    chunks, shares, job, index, mode, number, options
                 )
             desk.dumper.clear()
         except BaseException:
@@ -241,7 +233,7 @@ class Submitter:
     def _submit_region(
         self,
         chunks: list[Any],
-        sharing: Sharing | None,
+        shares: bool,
         job: int,
         index: int,
         mode: int,
@@ -249,7 +241,7 @@ class Submitter:
         options: int,
     ) -> int:
         try:
-            fd, size = regions.write(chunks) if sharing is None else sharing.write(chunks)
+            fd, size = self._write(chunks, job if shares else 0)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise NoDescriptor from error
@@ -262,6 +254,22 @@ class Submitter:
         if load < 0:
             self.close_region(fd)
         return load
+
+    def _write(self, chunks: list[Any], job: int) -> tuple[int, int]:
+        """Write a region; job is the one whose buffers are sent once, or 0."""
+        with _fork.unforked():
+            from gopool import _regions, _sharing
+        if not job:
+            return _regions.regions.write(chunks)
+        sharing = self._sharings[job]
+        if sharing is None:
+            sharing = self._sharings[job] = _sharing.Sharing()
+        return sharing.write(chunks)
+
+    def _stop_sharing(self, job: int) -> None:
+        sharing = self._sharings[job]
+        if sharing is not None:
+            sharing.close()
 
     def close_region(self, fd: int) -> None:
         """Close the region of a settled task, unless somebody did."""

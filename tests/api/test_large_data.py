@@ -25,10 +25,10 @@ import pytest
 
 import functions as f
 import gopool
-from gopool._worker import bulk, mapping, regions, warm
+from gopool._worker import bulk, mapping, pickling, regions, warm
 
 TIMEOUT = 60  # seconds for any one result
-N = 2 * regions.LEAST_BUFFER  # bytes or more in everything that is large here
+N = 2 * pickling.LEAST_BUFFER  # bytes or more in everything that is large here
 
 
 class Blocks(np.ndarray):
@@ -570,7 +570,7 @@ def mapped_after(rounds: int) -> int:
     """Send some large results' worth, and count what stays mapped."""
     for _ in range(rounds):
         large = pickle.PickleBuffer(bytearray(4 << 20))
-        fd, _ = regions.write([b"", regions.Buffers((large,))])
+        fd, _ = regions.write([b"", pickling.Buffers((large,))])
         warm.close(fd)
     return len(warm._mapped)
 
@@ -581,6 +581,26 @@ def test_watched_memory() -> None:
     with context.Pool(1) as free, context.Pool(1, worker_memory_limit=1 << 34) as watched:
         assert free.apply(mapped_after, (3,)) == 1
         assert watched.apply(mapped_after, (3,)) == 0
+
+
+SMALL_ONLY = """
+import sys, gopool
+
+def loaded(_):
+    return [name for name in sys.modules if name.endswith((".regions", ".warm", "_sharing"))]
+
+if __name__ == "__main__":
+    with gopool.get_context("fork").Pool(1) as pool:
+        print(pool.map(loaded, [1, 2]), loaded(0))
+"""
+
+
+def test_small_tasks_load_nothing_of_it() -> None:
+    """A program's first result does not wait for what only large data needs."""
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL_ONLY], capture_output=True, text=True, timeout=TIMEOUT, cwd="/"
+    )
+    assert (done.stdout, done.stderr) == ("[[], []] []\n", "")
 
 
 NO_NUMPY = """

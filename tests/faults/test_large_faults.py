@@ -16,11 +16,11 @@ import pytest
 
 import functions as f
 import gopool
-from gopool._worker import mapping, regions, warm
+from gopool._worker import mapping, pickling, warm
 from usage import left_since, usage
 
 TIMEOUT = 60  # seconds for any one result
-N = 2 * regions.LEAST_BUFFER  # bytes or more in everything that is large here
+N = 2 * pickling.LEAST_BUFFER  # bytes or more in everything that is large here
 
 _kept: list[Any] = []
 
@@ -264,7 +264,7 @@ def test_small_shared_memory_file_system(tmp_path: Any) -> None:
 
 def large_result_beyond_the_limit(size: int) -> Any:
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (regions.LEAST_BUFFER, limit[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (pickling.LEAST_BUFFER, limit[1]))
     return np.zeros(size, np.uint8)
 
 
@@ -273,7 +273,7 @@ def test_no_memory(pool: Any) -> None:
     next one is well. (A limit of file sizes stands for a machine without memory.)
     """
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (regions.LEAST_BUFFER, limit[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (pickling.LEAST_BUFFER, limit[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
             pool.apply(len, (np.zeros(N),))

@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from gopool._worker import bulk, mapping, regions, warm
-from gopool._worker.pickling import Dumper
-from gopool._worker.regions import LEAST_BUFFER
+from gopool._worker import bulk, mapping, pickling, regions, warm
+from gopool._worker.pickling import LEAST_BUFFER, Dumper
 
 LARGE = 4 * LEAST_BUFFER
 
@@ -314,7 +313,7 @@ def test_region_that_grew_beyond_its_mapping() -> None:
     (region,) = warm._kept
     warm._kept.clear()
     end = region.capacity
-    regions.append(region, regions.Layout([b"", regions.Buffers()], -(-end // 64) * 64))
+    regions.append(region, regions.Layout([b"", pickling.Buffers()], -(-end // 64) * 64))
     warm.keep(region)
     size = region.capacity - 200
     assert receive(*send(Frozen(bytearray(b"z" * size)))).data == b"z" * size

@@ -11,7 +11,6 @@ import itertools
 import pickle
 from collections.abc import Callable
 
-from gopool._worker import regions
 from gopool._worker.pickling import Dumper, dumps
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
@@ -42,11 +41,15 @@ def unpack(payload: Any, definition: bytes | None) -> tuple[Callable[..., Any], 
         payload: bytes, or a `regions.Received`.
         definition: bytes or None.
     """
-    load = regions.Received.load if type(payload) is regions.Received else pickle.loads
+    load = pickle.loads if type(payload) is bytes else _load_received
     if definition is None:
         function, arguments = load(payload)
         return function, arguments
     return pickle.loads(definition), load(payload)
+
+
+def _load_received(payload: Any) -> Any:
+    return payload.load()
 
 
 def pack_value(dumper: Dumper, value: Any) -> tuple[int, list[Any]]:

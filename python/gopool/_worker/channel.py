@@ -7,11 +7,13 @@ import _socket
 import array
 import mmap
 
-from gopool._worker import frame, message, regions, warm
+from gopool._worker import frame, message
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
     from typing import Any
+
+REGION = "gopool-region"  # name of each memory region, as /proc shows it
 
 # Larger payloads go into a memory region. Beside this many bytes a function's definition (at most
 # 4,096) fits into the frame as well.
@@ -71,6 +73,8 @@ class Channel:
         if len(chunks) == 1 and len(chunks[0]) <= MAX_INLINE:
             self._socket.send(message.pack_done(task, status, chunks[0]))
             return
+        from gopool._worker import regions, warm
+
         fd = -1
         try:
             try:

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable
 from multiprocessing import util
 
-from gopool._worker import crash, lifeline, message, ondemand, regions, warm
+from gopool._worker import crash, lifeline, message, ondemand
 from gopool._worker.call import call, pack_error, pack_value, unpack
 from gopool._worker.channel import Channel, ParentGone, RegionError
 from gopool._worker.passing import PassedFD
@@ -56,7 +56,10 @@ def main(
         may_map: whether memory kept for later results may stay mapped.
     """
     global _current
-    warm.may_map = may_map
+    if not may_map:
+        from gopool._worker import warm
+
+        warm.may_map = False
     lifeline.arm(parent.fd)
     if stderr is not None:
         os.dup2(stderr.fd, 2)
@@ -169,7 +172,7 @@ class Worker:
                 if fd < 0 and isinstance(payload, int):
                     raise OSError(errno.EMFILE, "no descriptor is left for a large argument")
                 if fd >= 0:
-                    payload = regions.Received(fd, payload)
+                    payload = _received(fd, payload)
                 call_function, arguments = unpack(payload, self._definitions.get(function))
                 payload = None
                 value = call(mode, call_function, arguments)
@@ -204,6 +207,12 @@ class Worker:
         self._is_worker = False
         self._channel.close()
         crash.disown()
+
+
+def _received(fd: int, size: int) -> Any:
+    from gopool._worker import regions
+
+    return regions.Received(fd, size)
 
 
 def _after_fork_in_child() -> None:

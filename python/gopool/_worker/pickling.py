@@ -11,16 +11,23 @@ import pickle
 from collections.abc import Callable
 from multiprocessing import reduction
 
-from gopool._worker.regions import LEAST_BUFFER, Buffers
-
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
     from typing import Any
+
+# Buffers of at least so many bytes lie beside the pickle. Measured: see docs/design.md.
+LEAST_BUFFER = 128 << 10
 
 # Packages whose objects' pickling changes nothing.
 _PLAIN = frozenset(
     ("builtins", "collections", "datetime", "decimal", "functools", "numpy", "pandas", "pyarrow")
 )
+
+
+class Buffers(tuple):  # type: ignore[type-arg]  # of pickle.PickleBuffer
+    """The buffers beside a pickle; the last one in the list of its pieces."""
+
+    __slots__ = ()
 
 
 class Dumper:

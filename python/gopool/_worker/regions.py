@@ -6,7 +6,8 @@ Both are written straight from the objects' memory. The receiver maps buffers pr
 an array arrives writable and without a copy, and reads the pickle from the file: large bytes
 objects are filled by the kernel, at once where they will stay.
 
-`warm` has the regions themselves, `mapping` the receiver's memory.
+`warm` has the regions themselves, `mapping` the receiver's memory. All of these are imported with
+the first large payload, since the first result of a program waits for all that is imported before.
 """
 
 from __future__ import annotations
@@ -19,13 +20,11 @@ import pickle
 import struct
 
 from gopool._worker import bulk, mapping, warm
+from gopool._worker.pickling import Buffers
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
     from typing import Any
-
-# Buffers of at least so many bytes lie beside the pickle. Measured: see docs/design.md.
-LEAST_BUFFER = 128 << 10
 
 _MAGIC = 0x31_6E_6F_69_67_65_72_67  # "gregion1"
 _ALIGNMENT = 64  # bytes: a cache line, and what every vector instruction wants
@@ -33,12 +32,6 @@ _ALIGNMENT = 64  # bytes: a cache line, and what every vector instruction wants
 # as it is, number of buffers.
 _FOOTER = struct.Struct("<QQQQQ")
 _SPAN = struct.Struct("<QQ")  # offset and bytes of a buffer
-
-
-class Buffers(tuple):  # type: ignore[type-arg]  # of pickle.PickleBuffer
-    """The buffers beside a pickle; the last one in the list of its pieces."""
-
-    __slots__ = ()
 
 
 def write(pieces: list[Any]) -> tuple[int, int]:

@@ -28,6 +28,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from gopool._worker.channel import REGION
+
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
     from typing import Any
@@ -45,7 +47,7 @@ def _just(create: Callable[[], int]) -> int:
 
 
 # How descriptors are made and closed. The parent's side puts its registry of what forked children
-# must not inherit in their place (_submit.py), which workers that are forked inherit.
+# must not inherit in their place (_regions.py), which workers that are forked inherit.
 make: Callable[[Callable[[], int]], int] = _just
 close: Callable[[int], Any] = os.close
 unforked: Callable[[], Any] = contextlib.nullcontext
@@ -60,8 +62,6 @@ _share = 0  # what _affordable says, once it was asked
 
 # From Python 3.13 on a mapping need not keep a descriptor of its own.
 _NO_DESCRIPTOR: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-
-_NAME = "gopool-region"  # of every memfd here, as /proc shows it
 
 _mapped: set[mmap.mmap] = set()
 _kept: list[Region] = []  # the one used longest ago first; lent or free
@@ -206,7 +206,7 @@ def drop() -> bool:
 
 
 def _create() -> int:
-    return os.memfd_create(_NAME, os.MFD_CLOEXEC)
+    return os.memfd_create(REGION, os.MFD_CLOEXEC)
 
 
 def _lend(own: int) -> int:
@@ -288,35 +288,17 @@ def _identity(fd: int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def close_strays() -> None:
-    """Close every descriptor of a region that this process has.
-
-    For a forked child, which uses none: those of results that its parent was about to read are
-    nowhere in Python.
-    """
-    try:
-        names = os.listdir("/proc/self/fd")
-    except OSError:
-        return
-    for name in names:
-        try:
-            if os.readlink(f"/proc/self/fd/{name}").startswith(f"/memfd:{_NAME}"):
-                os.close(int(name))
-        except OSError:
-            pass  # the listing's own
-
-
 def _after_fork_in_child() -> None:
-    """The regions are the parent's; its registry, where there is one, has closed them."""
+    """The regions are the parent's; its registry may have closed them."""
     for memory in _mapped:
         try:
             memory.close()
         except BufferError:
             pass  # another thread was writing to it
     _mapped.clear()
-    if close is os.close:
-        for region in _kept:
-            close(region.fd)
+    for region in _kept:
+        if region.is_there():
+            os.close(region.fd)
     _kept.clear()
 
 
