@@ -172,7 +172,9 @@ class Worker:
                 if fd < 0 and isinstance(payload, int):
                     raise OSError(errno.EMFILE, "no descriptor is left for a large argument")
                 if fd >= 0:
-                    payload = _received(fd, payload)
+                    from gopool._worker import regions  # with the first one: see there
+
+                    payload = regions.Received(fd, payload)
                 call_function, arguments = unpack(payload, self._definitions.get(function))
                 payload = None
                 value = call(mode, call_function, arguments)
@@ -207,12 +209,6 @@ class Worker:
         self._is_worker = False
         self._channel.close()
         crash.disown()
-
-
-def _received(fd: int, size: int) -> Any:
-    from gopool._worker import regions
-
-    return regions.Received(fd, size)
 
 
 def _after_fork_in_child() -> None:
