@@ -10,6 +10,7 @@ const (
 	PadRecord    = padRecord
 	MaxOverflow  = maxOverflow
 	MaxRegions   = maxRegions
+	MaxMemory    = maxMemory
 	StatusEvent  = statusEvent
 )
 

@@ -292,11 +292,8 @@ func (l *WorkerLink) readable() {
 	defer l.wires.LookAgain()
 	l.listening.Lock()
 	defer l.listening.Unlock()
-	if l.outcomes.PauseIfFull(l.socket.Pause, l.socket.Resume) {
-		return
-	}
 	for range framesPerTurn {
-		if !l.readOne() {
+		if l.outcomes.PauseIfFull(l.socket.Pause, l.socket.Resume) || !l.readOne() {
 			break
 		}
 	}

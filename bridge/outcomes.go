@@ -29,7 +29,8 @@ type Outcomes struct {
 	overflow []record   // outcomes that did not fit, oldest first
 	waiting  int        // payload bytes in overflow
 	regions  int        // outcomes with a region that were not read
-	ends     []uint64   // where the records with a region end in the ring, oldest first
+	memory   uint64     // bytes of those regions
+	ends     []ending   // of the records with a region in the ring, oldest first
 	asleep   bool       // the collector found nothing and waits on the eventfd
 	drained  bool
 	poked    bool     // a worker has ended since Take last said so
@@ -44,6 +45,9 @@ type record struct {
 	payload []byte
 }
 
+// ending is where a record with a region ends in the ring, and the region's bytes.
+type ending struct{ at, size uint64 }
+
 const (
 	recordHeader = 56
 	padRecord    = 0xFFFFFFFF
@@ -53,6 +57,9 @@ const (
 	// maxRegions is how many unread outcomes may keep a descriptor open, unless SetMaxRegions
 	// says fewer: few, beside the usual limit of 1,024 in a process.
 	maxRegions = 64
+	// maxMemory is how many bytes the regions of unread outcomes may have before workers are not
+	// read any more: as much as a process keeps of regions for later use (warm.py).
+	maxMemory = 256 << 20
 )
 
 // NewOutcomes lays the ring into mem, whose length is a multiple of eight.
@@ -87,6 +94,7 @@ func (q *Outcomes) Deliver(o *gopool.Outcome) {
 	defer q.mu.Unlock()
 	if r.hasRegion() {
 		q.regions++
+		q.memory += r.regionSize()
 	}
 	if len(q.overflow) > 0 || !q.write(&r) {
 		r.payload = append([]byte(nil), r.payload...)
@@ -105,6 +113,8 @@ func regionFD(o *gopool.Outcome) int {
 }
 
 func (r *record) hasRegion() bool { return int64(binary.LittleEndian.Uint64(r.header[32:])) >= 0 }
+
+func (r *record) regionSize() uint64 { return binary.LittleEndian.Uint64(r.header[24:]) }
 
 func recordSize(payload int) int { return (recordHeader + payload + 7) &^ 7 }
 
@@ -131,7 +141,7 @@ func (q *Outcomes) write(r *record) bool {
 	copy(q.mem[at+recordHeader:], r.payload)
 	q.head += need
 	if r.hasRegion() {
-		q.ends = append(q.ends, q.head)
+		q.ends = append(q.ends, ending{q.head, r.regionSize()})
 	}
 	return true
 }
@@ -168,7 +178,8 @@ func (q *Outcomes) Awake() {
 // consume frees the bytes that were read and fills the ring from overflow. mu is held.
 func (q *Outcomes) consume(n uint64) {
 	q.tail += n
-	for len(q.ends) > 0 && q.ends[0] <= q.tail {
+	for len(q.ends) > 0 && q.ends[0].at <= q.tail {
+		q.memory -= q.ends[0].size
 		q.ends = q.ends[1:]
 		q.regions--
 	}
@@ -194,7 +205,9 @@ func (q *Outcomes) available() int {
 }
 
 // full says that the collector is so far behind that workers should wait. mu is held.
-func (q *Outcomes) full() bool { return q.waiting >= maxOverflow || q.regions >= q.most }
+func (q *Outcomes) full() bool {
+	return q.waiting >= maxOverflow || q.regions >= q.most || q.memory >= maxMemory
+}
 
 // Full says that the collector is so far behind that no outcome should be read from workers now.
 func (q *Outcomes) Full() bool {

@@ -375,6 +375,11 @@ func TestPauseIfFull(t *testing.T) {
 		{"by bytes", func(i uint64) *gopool.Outcome { return value(i, large) },
 			bridge.MaxOverflow/payload + 1},
 		{"by regions", withRegion, bridge.MaxRegions},
+		{"by the regions' memory", func(i uint64) *gopool.Outcome {
+			o := withRegion(i)
+			o.Region.Size = bridge.MaxMemory / 8
+			return o
+		}, 8},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

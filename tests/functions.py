@@ -46,6 +46,11 @@ def add(x: int, y: int = 0, *, z: int = 0) -> int:
     return x + y + z
 
 
+def last(values: Any) -> Any:
+    """The last element."""
+    return values[-1]
+
+
 def identity(x: Any) -> Any:
     return x
 

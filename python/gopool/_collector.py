@@ -21,7 +21,6 @@ import msgpack
 
 from gopool import _fork, _jobs
 from gopool._jobs import AsyncResult
-from gopool._worker.pickling import load_region, read_region
 from gopool.exceptions import (
     BrokenPoolError,
     GopoolError,
@@ -266,10 +265,12 @@ def _outcome(status: int, payload: memoryview, region: int, region_size: int) ->
     try:
         if status == _VALUE:
             if region >= 0:
-                return True, load_region(region, region_size)
+                return True, _regions().load(region, region_size)
             return True, pickle.loads(payload)
         if status in (_ERROR, _ENCODING):
-            return False, _exception(read_region(region, region_size) if region >= 0 else payload)
+            if region >= 0:
+                return False, _exception(_regions().read(region, region_size))
+            return False, _exception(payload)
         return False, _failure(status, payload)
     except BaseException as error:
         return _unreadable(error)
@@ -280,6 +281,12 @@ def _unreadable(error: BaseException) -> tuple[bool, Any]:
     failure = RemoteTaskError()
     failure.__cause__ = error
     return False, failure
+
+
+def _regions() -> Any:
+    with _fork.unforked():
+        from gopool import _regions
+    return _regions.regions
 
 
 def _exception(payload: Any) -> BaseException:

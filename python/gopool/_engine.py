@@ -18,7 +18,7 @@ import contextlib
 import itertools
 import mmap
 import os
-import resource
+import sys
 import threading
 import time
 import weakref
@@ -30,9 +30,10 @@ import msgpack
 
 from gopool import _collector, _core, _fork, _jobs, _options
 from gopool._crew import Crew, Maintenance
-from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder
-from gopool._submit import Functions, Submitter
+from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder, Window
+from gopool._submit import Functions, NoDescriptor, Submitter, affordable_regions
 from gopool._worker.call import CALL, MAP, STARMAP
+from gopool._worker.channel import REGION
 from gopool.exceptions import ForkedChildError, GopoolError, PoolTerminatedError
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
@@ -47,12 +48,11 @@ __all__ = ["CALL", "MAP", "STARMAP", "Engine", "stats_text"]
 
 # Payload that a pool keeps pickled and unsettled; beyond it tasks wait as objects.
 BUDGET = 64 << 20  # bytes
-MAX_REGIONS = 64  # each keeps a descriptor open; fewer where RLIMIT_NOFILE is low
 MAX_FED = 1024  # unsettled tasks beyond which `_taskqueue` draws no more
 _RING_SIZE = 1 << 20  # bytes; sixteen of the largest inline outcomes
 
 # Indices into PoolStat (pyapi/pool.go).
-_TASKS, _BYTES, _REGIONS, _QUEUED = 6, 7, 8, 9
+_TASKS, _BYTES, _QUEUED = 6, 7, 9
 
 # By gopool.EventKind.
 _EVENT_KINDS = ("timeout", "retry", "retire", "limit", "broken")
@@ -88,6 +88,7 @@ class Engine:
             pool._maxtasksperchild,
             pool._wrap_exception,
             settings.worker_exit,
+            not (settings.worker_memory_limit or settings.worker_memory_soft_limit),
         )
         with _fork.unforked():
             self._wake_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
@@ -95,7 +96,7 @@ class Engine:
         self._options: dict[tuple[int, int, int, int], int] = {}
         self._feeders: set[IMapFeeder | TaskFeeder] = set()
         self._submitting: set[int] = set()  # jobs that are being submitted
-        self._max_regions = _affordable_regions(self.workers)
+        self._shortage = 0  # open regions when a descriptor was missing; 0: none was
         self._closing = False
         self._terminated = False
         self._generation = _fork.generation
@@ -154,7 +155,7 @@ class Engine:
         finally:
             os.close(ring_fd)
         try:
-            limits = (*self._settings.limits, self._max_regions)
+            limits = (*self._settings.limits, affordable_regions(self.workers))
             _core.checked(native.PoolLimits(handle, self.workers, *limits))
             self._wire(native, handle)
             self.handle = handle
@@ -184,7 +185,7 @@ class Engine:
 
     def _wire(self, native: Any, handle: int) -> None:
         """Make the parts of this side."""
-        self._submitter = Submitter(native, handle, Functions(native, handle))
+        self._submitter = Submitter(native, handle, Functions(native, handle), self.workers)
         self._send = self._submitter.submit
         self._room = Room(self._has_room)
         self._feed_room = Room(self._has_feed_room)
@@ -246,18 +247,24 @@ class Engine:
         try:
             self._submitting.add(number)  # close() lets a job that has begun go on
             self.cache[number] = job
+            task = number, 0, mode, function, arguments, options
             if self._congested and self._is_congested():
-                self.backlog.add([(number, 0, mode, function, arguments, options)], 1)
+                self.backlog.add([task], 1)
                 return
             if self._terminated or self._generation != _fork.generation:
-                self._submit_task((number, 0, mode, function, arguments, options))
+                self._submit_task(task)
                 return
             try:
                 load = self._send(number, 0, mode, function, arguments, options)
+            except NoDescriptor:
+                if not self._submit_task(task):
+                    self.backlog.add([task], 1)
+                return
             except Exception as error:
                 self._settle_error(number, 0, error)
                 return
-            if load > BUDGET or len(self._submitter.regions) >= self._max_regions:
+            submitter = self._submitter
+            if load > BUDGET or len(submitter.regions) >= submitter.max_regions:
                 self._congested = True
         except BaseException:
             self.cache.pop(number, None)
@@ -267,17 +274,24 @@ class Engine:
             if self._closing:
                 self._close_if_done()
 
-    def submit_all(self, job: Any, tasks: Iterable[Task], count: int) -> None:
-        """Submit so many tasks of a job in order, all at once as far as the budget allows."""
+    def submit_all(self, job: Any, tasks: Iterable[Task], count: int, listed: bool) -> None:
+        """Submit so many tasks of a job in order, all at once as far as the budget allows.
+
+        Args:
+            listed: whether all objects in its tasks exist already.
+        """
         number = job._job
         remaining = iter(tasks)
+        if listed and count > 1:
+            remaining = self._submitter.sharing(number, tasks)
         try:
             self._submitting.add(number)
             for done, task in enumerate(remaining):
                 if self._congested and self._is_congested():
                     self.backlog.add(itertools.chain([task], remaining), count - done)
                     return
-                self._submit_task(task)
+                if not self._submit_task(task):
+                    self.backlog.add([task], 1)
         except BaseException:  # the input's, or an interrupt
             self.cache.pop(number, None)
             raise
@@ -286,28 +300,38 @@ class Engine:
             if self._closing:
                 self._close_if_done()
 
-    def _submit_task(self, task: Task, in_thread: bool = False) -> None:
+    def _submit_task(self, task: Task, in_thread: bool = False) -> bool:
+        """Whether the task is on its way or failed; False: it has to wait for a descriptor."""
         if self._generation != _fork.generation:
             self.cache.pop(task[0], None)
             raise ForkedChildError(_FORKED)
         if self._terminated:
             self._fail_job(task[0])
-            return
+            return True
+        submitter = self._submitter
         try:
-            load = self._submitter.submit(*task)
+            load = submitter.submit(*task)
+        except NoDescriptor as error:
+            self._shortage = len(submitter.regions)
+            if self._shortage:
+                self._congested = True
+                return False
+            self._settle_error(task[0], task[1], error.__cause__ or error)
         except BaseException as error:
             if not (in_thread or isinstance(error, Exception)):
                 self.cache.pop(task[0], None)
                 raise  # KeyboardInterrupt is the caller's, who never gets this job
             self._settle_error(task[0], task[1], error)
         else:
-            if load > BUDGET or len(self._submitter.regions) >= self._max_regions:
+            if load > BUDGET or len(submitter.regions) >= submitter.max_regions:
                 self._congested = True
+        return True
 
     def _submit_in_thread(self, task: Task) -> None:
         """From a thread of gopool's own: whatever pickling raises is the task's outcome."""
-        if task[0] in self.cache:  # else it was cancelled meanwhile
-            self._submit_task(task, in_thread=True)
+        # Where its job is not there any more it was cancelled meanwhile.
+        while task[0] in self.cache and not self._submit_task(task, in_thread=True):
+            self._room.wait(lambda: self._terminated)
 
     def _settle_error(self, job: int, index: int, error: BaseException) -> None:
         """Fail a task that did not reach Go: in the collector, else here where that has ended."""
@@ -338,10 +362,16 @@ class Engine:
 
     def _has_room(self) -> bool:
         """Under the budget; each worker may have one task, however large."""
-        stat, handle = self.native.PoolStat, self.handle
+        stat, handle, submitter = self.native.PoolStat, self.handle, self._submitter
+        if self._shortage:
+            if len(submitter.regions) >= self._shortage:
+                return False
+            self._shortage = 0
         if stat(handle, _TASKS) < self.workers:
             return True
-        return bool(stat(handle, _BYTES) <= BUDGET and stat(handle, _REGIONS) < self._max_regions)
+        return bool(
+            stat(handle, _BYTES) <= BUDGET and len(submitter.regions) < submitter.max_regions
+        )
 
     def _has_feed_room(self) -> bool:
         """For tasks of unknown jobs, whose number nobody else bounds."""
@@ -422,8 +452,9 @@ class Engine:
         def submit(task: tuple[Any, ...], stopped: Callable[[], bool]) -> None:
             job, index, function, args, kwds = task
             self._feed_room.wait(stopped)
-            if not stopped():
-                self._submit_task((job, index, CALL, function, (args, kwds), 0), in_thread=True)
+            told = (job, index, CALL, function, (args, kwds), 0)
+            while not (stopped() or self._submit_task(told, in_thread=True)):
+                self._feed_room.wait(stopped)
 
         self._begin(TaskFeeder(tasks, set_length, submit, self._feeder_ended))
 
@@ -482,7 +513,7 @@ class Engine:
         """Change how many workers there are; those that are too many end after their task."""
         if self._forked:
             raise ForkedChildError(_FORKED)
-        self.workers = size
+        self.workers = self._submitter.workers = size
         _core.checked(self.native.PoolResize(self.handle, size))
         self.maintenance.ensure_started()
         self.refill()
@@ -571,6 +602,9 @@ class Engine:
         # garbage collection; and each forked child tidies up every Thread object that there is.
         for part in (self._room, self._feed_room, self.backlog, self.maintenance):
             part.untie()
+        regions = sys.modules.get("gopool._regions")
+        if regions is not None and not _engines:
+            regions.warm.drop()
 
     # Faces.
 
@@ -582,6 +616,35 @@ class Engine:
         return queued + len(self.backlog)
 
 
+def _after_fork_in_child() -> None:
+    """Results on their way have descriptors that only Go knows, or a thread that is not here."""
+    for engine in _engines:
+        if engine._generation == _fork.generation - 1 and (engine.cache or engine._terminated):
+            _close_strays()
+            return
+
+
+def _close_strays() -> None:
+    """Close every descriptor of a region that this process has.
+
+    For a forked child, which uses none: those of results that its parent was about to read are
+    nowhere in Python.
+    """
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        return
+    for name in names:
+        try:
+            if os.readlink(f"/proc/self/fd/{name}").startswith(f"/memfd:{REGION}"):
+                os.close(int(name))
+        except OSError:
+            pass  # the listing's own
+
+
+_fork.in_child(_after_fork_in_child)
+
+
 def _only_daemons_wait() -> bool:
     """Whether the interpreter is exiting and nobody but daemon threads can wait for results.
 
@@ -591,17 +654,6 @@ def _only_daemons_wait() -> bool:
         return False
     main = threading.main_thread()
     return all(thread.daemon or thread is main for thread in threading.enumerate())
-
-
-def _affordable_regions(workers: int) -> int:
-    """How many regions of tasks, and as many of results, RLIMIT_NOFILE has room for."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return MAX_REGIONS
-    # Three descriptors for each worker; a result's region is open twice while it is read. The
-    # rest is for the program, which has a few dozen open at most where the limit is low.
-    spare = limit - 3 * workers - 40
-    return max(1, min(MAX_REGIONS, spare // 4))
 
 
 def _send_ahead() -> int:

@@ -11,21 +11,25 @@ lock is held while the user's code runs.
 from __future__ import annotations
 
 import copyreg
+import errno
 import mmap
 import os
 import pickle
+import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import reduction
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from gopool import _core, _fork
 from gopool._worker.channel import MAX_INLINE
-from gopool._worker.pickling import Dumper, dumps, fill_region, new_region
+from gopool._worker.pickling import Dumper, dumps
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
     from typing import Any
+
+    from gopool._sharing import Sharing
 
     # A function's number, and where it must still be found: module name, module, its dict, name.
     Known = tuple[int, str, Any, Any, str]
@@ -34,6 +38,8 @@ _STDLIB_PICKLER = reduction.ForkingPickler  # unless the user put another in its
 
 _STAGING_SIZE = 65_536  # bytes; holds MAX_INLINE
 _MAX_FREE = 16  # pairs kept for the next calls; more callers at a time make their own
+
+MAX_REGIONS = 64  # each keeps a descriptor open; fewer where RLIMIT_NOFILE is low
 
 
 # The types that pickle by reference, unless a reducer is registered for them.
@@ -161,10 +167,25 @@ def _has_reducer(kind: type) -> bool:
     return kind in copyreg.dispatch_table or kind in pickler._extra_reducers
 
 
+class NoDescriptor(Exception):
+    """A large task finds no descriptor for its region; the cause is the system's error."""
+
+
+def affordable_regions(workers: int) -> int:
+    """How many regions of tasks, and as many of results, RLIMIT_NOFILE has room for just now."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return MAX_REGIONS
+    # Six descriptors for each worker, fifteen for the process, and some for the program. A result's
+    # region is open twice while it is read.
+    spare = limit - 6 * workers - 35
+    return max(1, min(MAX_REGIONS, spare // 4))
+
+
 class Submitter:
     """Hands the tasks of one pool to Go."""
 
-    def __init__(self, native: Any, pool: int, functions: Functions) -> None:
+    def __init__(self, native: Any, pool: int, functions: Functions, workers: int) -> None:
         self._native = native
         self._pool = pool
         self._known = functions.known
@@ -173,6 +194,20 @@ class Submitter:
         self._submit: Callable[..., int] = native.Submit
         # Descriptors of unsettled tasks' regions: the outcome says when to close one.
         self.regions: set[int] = set()
+        self.workers = workers
+        self.max_regions = affordable_regions(workers)  # the program may lower its limit later
+        # By job, of calls whose input was listed first.
+        self._sharings: dict[int, Sharing | None] = {}  # None: it has sent nothing large yet
+
+    def sharing(self, job: int, tasks: Iterable[Any]) -> Iterator[Any]:
+        """The tasks of a job, submitted as they are drawn: each of their buffers is sent once."""
+        self._sharings[job] = None
+        try:
+            yield from tasks
+        finally:
+            sharing = self._sharings.pop(job)
+            if sharing is not None:
+                sharing.close()
 
     def submit(
         self, job: int, index: int, mode: int, function: Any, arguments: Any, options: int = 0
@@ -184,7 +219,8 @@ class Submitter:
 
         Raises:
             whatever pickling raises; ValueError or PoolTerminatedError where the pool takes
-            nothing any more; OSError where a large payload finds no memory.
+            nothing any more; for a large payload NoDescriptor, and OSError where it finds no
+            memory.
         """
         # Functions.number() and take_desk(), written out for a function that was sent before.
         kind = type(function)
@@ -200,6 +236,7 @@ class Submitter:
             number = known[0]
         else:
             number = self._number(function)
+        shares = bool(self._sharings) and job in self._sharings
         desks = self._desks
         try:
             desk = desks.pop()
@@ -212,7 +249,11 @@ class Submitter:
                     self._pool, desk.handle, _NOTHING_SIZE, job, index, mode, number, options
                 )
             else:
+                desk.dumper.plain = shares
                 chunks = desk.dumper.dump(arguments if number else (function, arguments))
+                if shares and not desk.dumper.plain:
+                    self._stop_sharing(job)  # what was sent may have been changed since
+                    shares = False
                 payload = chunks[0]
                 size = len(payload)
                 if len(chunks) == 1 and size <= MAX_INLINE:
@@ -221,9 +262,12 @@ class Submitter:
                         self._pool, desk.handle, size, job, index, mode, number, options
                     )
                 else:
-                    load = self._submit_region(chunks, job, index, mode, number, options)
+                    load = self._submit_region(
+                        chunks, shares, job, index, mode, number, options
+                    )
                 desk.dumper.clear()
         except BaseException:
+            desk.dumper.clear()
             desk.dumper = Dumper()  # the other one may hold half a pickle
             raise
         finally:
@@ -236,22 +280,45 @@ class Submitter:
         return load
 
     def _submit_region(
-        self, chunks: list[Any], job: int, index: int, mode: int, fn: int, options: int
+        self,
+        chunks: list[Any],
+        shares: bool,
+        job: int,
+        index: int,
+        mode: int,
+        fn: int,
+        options: int,
     ) -> int:
-        with _fork.unforked():
-            fd = _fork.own(new_region())
         try:
-            size = fill_region(fd, chunks)
-        except BaseException:
-            _fork.close(fd)
+            fd, size = self._write(chunks, job if shares else 0)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise NoDescriptor from error
             raise
         # From here on whoever takes it out of the set closes it: this method, where Go refuses
         # it, the collector with the outcome, or terminate().
         self.regions.add(fd)
+        self.max_regions = affordable_regions(self.workers)
         load = int(self._native.SubmitRegion(self._pool, fd, size, job, index, mode, fn, options))
         if load < 0:
             self.close_region(fd)
         return load
+
+    def _write(self, chunks: list[Any], job: int) -> tuple[int, int]:
+        """Write a region; job is the one whose buffers are sent once, or 0."""
+        with _fork.unforked():
+            from gopool import _regions, _sharing
+        if not job:
+            return _regions.regions.write(chunks)
+        sharing = self._sharings[job]
+        if sharing is None:
+            sharing = self._sharings[job] = _sharing.Sharing()
+        return sharing.write(chunks)
+
+    def _stop_sharing(self, job: int) -> None:
+        sharing = self._sharings[job]
+        if sharing is not None:
+            sharing.close()
 
     def close_region(self, fd: int) -> None:
         """Close the region of a settled task, unless somebody did."""

@@ -449,7 +449,9 @@ def _pool_map_async(
         tasks = ((job, i, CALL, mapper, ((chunk,), {}), options) for i, chunk in enumerate(chunks))
     else:
         tasks = ((job, i, mode, func, items, options) for i, (_, items) in enumerate(chunks))
-    self._engine.submit_all(result, tasks, result._number_left)
+    # A sequence of the user's own may make its items when they are asked for.
+    listed = type(iterable) in (list, tuple)
+    self._engine.submit_all(result, tasks, result._number_left, listed)
     return result
 
 

@@ -86,6 +86,33 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
+def test_no_descriptor_of_results_on_their_way(tmp_path: Any) -> None:
+    """Nor has it those of large results that Go has received and the collector has not read, or
+    that it dropped: a child that lives on would keep all of their memory.
+    """
+    done = f.run_script(
+        tmp_path,
+        LOOK
+        + """
+if __name__ == "__main__":
+    with gopool.get_context("fork").Pool(2) as pool:
+        begun, go_on = threading.Event(), threading.Event()
+        held = pool.apply_async(abs, (1,), callback=lambda _: (begun.set(), go_on.wait()))
+        assert begun.wait(60)
+        results = [pool.apply_async(bytes, (5_000_000,)) for _ in range(3)]
+        engine = pool._engine
+        while engine.native.PoolStat(engine.handle, 6):  # tasks that are not settled in Go
+            threading.Event().wait(0.01)
+        assert str(gopools()).count("gopool-region") == 3, gopools()
+        print(fork_and_look())
+        go_on.set()
+        assert [len(result.get(60)) for result in results] == [5_000_000] * 3
+""",
+        flags=QUIET,
+    )
+    f.assert_silent_success(done, "[]\n")
+
+
 def test_no_descriptor_after_fork_during_submission(tmp_path: Any) -> None:
     """The same for 200 forks from a second thread while the first submits and collects.
 

@@ -79,15 +79,25 @@ class _Finder(pickle.Unpickler):
 
 
 def unpack(payload: Any, definition: Definition | None) -> tuple[Callable[..., Any], Any]:
-    """Find what a task is about; without a definition the function is in the payload."""
+    """Find what a task is about.
+
+    Args:
+        payload: bytes, or a `regions.Received`.
+        definition: of the function; None: it is in the payload.
+    """
+    load = pickle.loads if type(payload) is bytes else _load_received
     if definition is None:
-        function, arguments = pickle.loads(payload)
+        function, arguments = load(payload)
         return function, arguments
     module = sys.modules.get(definition.module)
     function = None if module is None else module.__dict__.get(definition.name)
     if function is None:
         function = definition.load()
-    return function, NO_ARGUMENTS if payload == _NOTHING else pickle.loads(payload)
+    return function, NO_ARGUMENTS if payload == _NOTHING else load(payload)
+
+
+def _load_received(payload: Any) -> Any:
+    return payload.load()
 
 
 def pack_value(dumper: Dumper, value: Any) -> tuple[int, list[Any]]:

@@ -10,11 +10,12 @@ import os
 
 from gopool._worker import frame, message
 from gopool._worker._lane import MAX_BODY, Lane
-from gopool._worker.pickling import fill_region, new_region
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
     from typing import Any
+
+REGION = "gopool-region"  # name of each memory region, as /proc shows it
 
 # Larger payloads go into a memory region. Beside this many bytes a function's definition (at most
 # 4,096) fits into the frame as well.
@@ -106,11 +107,12 @@ class Channel:
             if size <= MAX_INLINE:
                 self._socket.send(message.pack_done(task, status, chunks[0]))
                 return
+        from gopool._worker import regions, warm
+
         fd = -1
         try:
             try:
-                fd = new_region()
-                size = fill_region(fd, chunks)
+                fd, size = regions.write(chunks)
             except OSError as error:
                 raise RegionError from error
             rights = array.array("i", [fd])
@@ -120,7 +122,7 @@ class Channel:
             )
         finally:
             if fd >= 0:
-                os.close(fd)
+                warm.close(fd)
 
     def close(self) -> None:
         """Close this end (in a child that is no worker): what the parent shares is not mapped any

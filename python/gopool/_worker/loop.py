@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # typeshed has signal only
 import errno
-import mmap
 import os
 from collections.abc import Callable
 from multiprocessing import util
@@ -45,6 +44,7 @@ def main(
     maxtasks: int | None,
     wrap_exception: bool,
     worker_exit: Callable[[], object] | None,
+    may_map: bool = True,
 ) -> None:
     """Run a pool's worker until it is told to stop or has done maxtasks tasks.
 
@@ -58,8 +58,13 @@ def main(
         initializer, initargs, maxtasks: as in multiprocessing.Pool.
         wrap_exception: whether the text of a task's traceback travels with its exception.
         worker_exit: called last, where the worker ends in order.
+        may_map: whether memory kept for later results may stay mapped.
     """
     global _current
+    if not may_map:
+        from gopool._worker import warm
+
+        warm.may_map = False
     lifeline.arm(parent.fd)
     if stderr is not None:
         os.dup2(stderr.fd, 2)
@@ -175,10 +180,11 @@ class Worker:
                 if fd < 0 and isinstance(payload, int):
                     raise OSError(errno.EMFILE, "no descriptor is left for a large argument")
                 if fd >= 0:
-                    payload = mmap.mmap(fd, payload, mmap.MAP_PRIVATE, mmap.PROT_READ)
-                    os.close(fd)
+                    from gopool._worker import regions  # with the first one: see there
+
+                    payload = regions.Received(fd, payload)
                 call_function, arguments = unpack(payload, self._definitions.get(function))
-                payload = None  # the region is unmapped before the call
+                payload = None
                 if mode == CALL:
                     args, kwds = arguments
                     value = call_function(*args, **kwds)
@@ -195,6 +201,7 @@ class Worker:
             self._in_user_code = False
             if not self._is_worker:
                 raise  # the process's own bootstrap ends it: flush, finalizers, exit code
+            self._dumper.clear()
             self._dumper = Dumper()  # the other one may hold half a pickle
             status, chunks = pack_error(error, self._wrap_exception)
             error.__traceback__ = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Pickling by multiprocessing's rules, without a copy of what is large, and memory regions.
+"""Pickling by multiprocessing's rules, without a copy of what is large.
 
 Used on both sides: payloads of tasks in the parent, of outcomes in the worker.
 """
@@ -7,10 +7,7 @@ Used on both sides: payloads of tasks in the parent, of outcomes in the worker.
 from __future__ import annotations
 
 import copyreg
-import mmap
-import os
 import pickle
-from collections import ChainMap
 from collections.abc import Callable
 from multiprocessing import reduction
 
@@ -18,89 +15,133 @@ TYPE_CHECKING = False  # typing is not imported at run time: it costs millisecon
 if TYPE_CHECKING:
     from typing import Any
 
-# writev takes at most this many buffers (IOV_MAX).
-_MAX_BUFFERS = 1024
+# Buffers of at least so many bytes lie beside the pickle. Measured: see docs/design.md.
+LEAST_BUFFER = 128 << 10
+
+# Packages whose objects' pickling changes nothing.
+_PLAIN = frozenset(
+    ("builtins", "collections", "datetime", "decimal", "functools", "numpy", "pandas", "pyarrow")
+)
+
+
+class Buffers(tuple):  # type: ignore[type-arg]  # of pickle.PickleBuffer
+    """The buffers beside a pickle; the last one in the list of its pieces."""
+
+    __slots__ = ()
 
 
 class Dumper:
-    """A reused ForkingPickler that collects what it writes as a list of buffers.
+    """A reused ForkingPickler that collects what it writes as a list of pieces.
 
     The C pickler writes a small pickle in one piece, and passes a large bytes object on as it
-    is. Types registered with ForkingPickler at any time count. Not to be entered twice: whoever
-    pickles takes a Dumper of his own, also inside a `__reduce__`.
+    is. Buffers of at least LEAST_BUFFER bytes (pickle protocol 5) are left out of the pickle; they
+    follow it in the list, as one `Buffers`. Types registered with ForkingPickler at any time
+    count. Not to be entered twice: whoever pickles takes a Dumper of his own, also inside a
+    `__reduce__`.
     """
 
-    __slots__ = ("_clear", "_dump", "_kind", "chunks", "write")
+    __slots__ = ("_buffers", "_clear", "_dump", "_kind", "chunks", "plain", "write")
 
     def __init__(self) -> None:
+        self.plain = False  # set before a dump, it is False after one that ran code of the user's
         self.chunks: list[Any] = []
         self.write = self.chunks.append
+        self._buffers: list[pickle.PickleBuffer] = []
         self._kind: Any = None
         self._clear: Callable[[], None] = self.chunks.clear  # until there is a pickler
 
     def dump(self, obj: Any) -> list[Any]:
         """Pickle one object; the list is this object's own and is emptied by `clear`.
 
-        Raises whatever pickling raises; throw the Dumper away then.
+        Raises whatever pickling raises; clear the Dumper and throw it away then.
         """
         kind: Any = reduction.ForkingPickler
         if kind is not self._kind:  # the first time, or the user put another in its place
-            pickler: Any = kind(self)
-            # A pickler copies the registered reducers when it is made; this one lives on.
-            pickler.dispatch_table = ChainMap(kind._extra_reducers, copyreg.dispatch_table)
+            pickler: Any = self._make(kind)
             self._dump, self._clear, self._kind = pickler.dump, pickler.clear_memo, kind
         self._clear()  # what a dump that failed, or wrote to a list that is gone, remembered
         self._dump(obj)
+        if self._buffers:
+            self.chunks.append(Buffers(self._buffers))
         return self.chunks
 
     def clear(self) -> None:
-        """Forget the buffers, and the objects that the pickler holds for its memo."""
+        """Forget the pieces, and the objects that the pickler holds for its memo."""
         self.chunks.clear()
+        self._buffers.clear()
         self._clear()
+
+    def _make(self, kind: Any) -> Any:
+        """A pickler that leaves buffers out; a class that somebody put in ForkingPickler's place
+        may not be able to.
+        """
+        theirs = kind.__module__ != "multiprocessing.reduction"
+        pickler: Any = kind(self) if theirs else kind(self, 5, True, self._leave_out)
+        # A pickler copies the registered reducers when it is made; this one lives on.
+        arrays = None if theirs else _reduce_array
+        pickler.dispatch_table = _Reducers(kind._extra_reducers, arrays, self)
+        return pickler
+
+    def _leave_out(self, buffer: pickle.PickleBuffer) -> bool:
+        """The pickler's buffer_callback: whether a buffer stays in the pickle."""
+        if memoryview(buffer).nbytes < LEAST_BUFFER:
+            return True
+        self._buffers.append(buffer)
+        return False
+
+
+class _Reducers(dict):  # type: ignore[type-arg]  # Any is no name at run time
+    """A pickler's dispatch_table: what is registered at the time, and what numpy's arrays need.
+
+    Always empty, so that every look comes to __missing__.
+    """
+
+    def __init__(self, registered: dict[type, Any], arrays: Any, dumper: Dumper) -> None:
+        self._registered = registered
+        self._arrays = arrays
+        self._dumper = dumper
+
+    def __missing__(self, kind: type) -> Any:
+        if self._dumper.plain and (kind in self._registered or not _is_plain(kind)):
+            self._dumper.plain = False
+        reducer = self._registered.get(kind) or copyreg.dispatch_table.get(kind)
+        if reducer is not None:
+            return reducer
+        if kind.__name__ == "ndarray" and kind.__module__ == "numpy" and self._arrays:
+            return self._arrays
+        raise KeyError(kind)
+
+
+def _is_plain(kind: type) -> bool:
+    """Whether pickling an object of this type runs no code of the user's."""
+    if kind.__module__.partition(".")[0] in _PLAIN:
+        return True
+    own: Any = kind
+    base: Any = object
+    return (
+        own.__reduce_ex__ is base.__reduce_ex__
+        and own.__reduce__ is base.__reduce__
+        and getattr(own, "__getstate__", None) is getattr(base, "__getstate__", None)
+        and not hasattr(own, "__getnewargs__")
+        and not hasattr(own, "__getnewargs_ex__")
+    )
+
+
+def _reduce_array(array: Any) -> Any:
+    """Reduce a numpy array as the standard library's pickler does, or for the way past the pickle.
+
+    Through protocol 5 a read-only array arrives read-only, and none owns its memory (resize()
+    refuses). So only what gains by it goes that way, where protocol 4 is the default.
+    """
+    protocol = pickle.DEFAULT_PROTOCOL
+    # Through protocol 4 what is contiguous in neither order arrives in C order, and the other byte
+    # order becomes the machine's; through 5 both stay as they are.
+    flags = array.flags
+    if array.nbytes >= LEAST_BUFFER and flags.writeable and flags.forc and array.dtype.isnative:
+        protocol = 5
+    return array.__reduce_ex__(protocol)
 
 
 def dumps(obj: Any) -> bytes:
-    """Pickle one object into bytes."""
-    return b"".join(Dumper().dump(obj))
-
-
-def new_region() -> int:
-    """The descriptor of a new, empty memory region; the caller closes it."""
-    return os.memfd_create("gopool-region", os.MFD_CLOEXEC)
-
-
-def fill_region(fd: int, chunks: list[Any]) -> int:
-    """Write buffers one after the other into a region; returns its size in bytes.
-
-    Raises:
-        OSError: no memory is left.
-    """
-    views = [memoryview(chunk).cast("B") for chunk in chunks]
-    total = first = 0
-    while first < len(views):
-        written = os.writev(fd, views[first : first + _MAX_BUFFERS])
-        total += written
-        while first < len(views) and written >= len(views[first]):
-            written -= len(views[first])
-            first += 1
-        if written:
-            views[first] = views[first][written:]
-    return total
-
-
-def load_region(fd: int, size: int) -> Any:
-    """Unpickle what lies in a region, and close its descriptor."""
-    try:
-        with mmap.mmap(fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ) as memory:
-            return pickle.loads(memory)
-    finally:
-        os.close(fd)
-
-
-def read_region(fd: int, size: int) -> bytes:
-    """The bytes of a region; closes its descriptor."""
-    try:
-        with mmap.mmap(fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ) as memory:
-            return memory[:]
-    finally:
-        os.close(fd)
+    """Pickle one object into bytes, with all that belongs to it."""
+    return bytes(reduction.ForkingPickler.dumps(obj))
