@@ -397,7 +397,8 @@ class Engine:
         """
 
         number, cache = job._job, self.cache
-        send, regions = self._submitter.submit, self._submitter.regions
+        submitter = self._submitter
+        send, regions = submitter.submit, submitter.regions
 
         def submit(index: int, item: Any) -> None:
             """_submit_in_turn() without its calls, where nothing stands in the way."""
@@ -407,10 +408,14 @@ class Engine:
                 return
             try:
                 load = send(number, index, mode, function, item, options)
+            except NoDescriptor:
+                task = number, index, mode, function, item, options
+                self._submit_in_turn(task, feeder.stopped)
+                return
             except BaseException as error:
                 self._settle_error(number, index, error)
                 return
-            if load > BUDGET or len(regions) >= self._max_regions:
+            if load > BUDGET or len(regions) >= submitter.max_regions:
                 self._congested = True
 
         feeder = IMapFeeder(
