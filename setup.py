@@ -24,6 +24,15 @@ from gopool_build.bindings import build_extension  # noqa: E402
 class BuildGoExtension(build_ext):
     """build_ext whose extension without C sources is compiled by Go instead of by setuptools."""
 
+    def build_extensions(self) -> None:
+        """Build all, without this interpreter's own folders in what is linked: it needs none of its
+        libraries, and the path would be of use on this machine alone.
+        """
+        self.compiler.linker_so = [
+            word for word in self.compiler.linker_so if not word.startswith(("-L", "-Wl,-rpath"))
+        ]
+        super().build_extensions()
+
     def build_extension(self, ext: Extension) -> None:
         """Build `ext` where setuptools wants it: build folder, wheel or source tree."""
         if ext.sources:
