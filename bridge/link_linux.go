@@ -60,7 +60,7 @@ type inbox struct{ buf, oob []byte }
 
 func newInbox() *inbox { return &inbox{make([]byte, MaxFrame), make([]byte, oobSize)} }
 
-// takeBackInboxes are for TakeBack and hearEarly, which run on any thread.
+// takeBackInboxes are for TakeBack and readElsewhere, which run on any thread.
 var takeBackInboxes = sync.Pool{New: func() any { return newInbox() }}
 
 // framesPerTurn bounds what one worker's readiness may read before others get their turn
@@ -102,13 +102,20 @@ func (l *WorkerLink) begin(p *Poller) {
 // hearEarly reads the worker's Hello and Ready where they are there before anybody listens. Most
 // workers have booted by then: the first task finds them ready, and the poller need not wake up.
 func (l *WorkerLink) hearEarly() {
+	if l.readElsewhere() {
+		l.readElsewhere()
+	}
+}
+
+// readElsewhere is readOne on another thread than the poller's, which has its own inbox.
+func (l *WorkerLink) readElsewhere() bool {
 	pollers := l.inbox
 	l.inbox = takeBackInboxes.Get().(*inbox)
-	if l.readOne() {
-		l.readOne()
-	}
-	takeBackInboxes.Put(l.inbox)
-	l.inbox = pollers
+	defer func() {
+		takeBackInboxes.Put(l.inbox)
+		l.inbox = pollers
+	}()
+	return l.readOne()
 }
 
 func (l *WorkerLink) listen(p *Poller) (err error) {
@@ -307,7 +314,8 @@ func (l *WorkerLink) exited() {
 	defer l.listening.Unlock()
 	for l.readOne() {
 	}
-	l.drainAll()
+	for l.drainNext(false) {
+	}
 	l.process.Remove()
 	l.socket.Remove()
 	l.leave()
@@ -331,32 +339,60 @@ func (l *WorkerLink) drain() {
 	}
 }
 
-// drainAll hands over all outcomes in the lane; listening is held.
+// drainAll hands over all outcomes in the lane, and those in the socket that came before one of them;
+// listening is held.
 func (l *WorkerLink) drainAll() {
-	for l.lane != nil && !l.broken {
-		o, ok, err := l.lane.peek()
-		if !ok && err == nil && l.lane.broken.Load() {
-			err = errLaneCount
-		}
-		if !ok && err == nil {
+	for l.drainOldest() {
+		if l.outcomes.Full() {
 			return
 		}
-		var m FromWorker
-		if err == nil {
-			m, err = DecodeFromWorker(o.frame, false)
-		}
-		switch {
-		case err != nil:
-		case m.Kind != KindDone:
-			err = &ProtocolError{Kind: m.Kind, Reason: reasonUnknown}
-		default:
-			err = l.done(&m.Done, -1, &o)
-			l.lane.free(o.size)
-		}
-		if err != nil {
-			l.refuse(err)
+		if !l.readElsewhere() {
+			break
 		}
 	}
+	// What is still out of order its worker never told of, or told of twice.
+	for l.drainNext(false) {
+	}
+}
+
+// drainOldest hands over outcomes in the lane as long as each is the oldest that its worker owes.
+// true: one is left that is not, so a message before it lies in the socket.
+func (l *WorkerLink) drainOldest() (left bool) {
+	for l.drainNext(true) {
+	}
+	return l.lane != nil && !l.broken && l.lane.pending()
+}
+
+// drainNext hands over the next outcome in the lane. false: there is none, or it is not the oldest.
+func (l *WorkerLink) drainNext(inOrder bool) bool {
+	if l.lane == nil || l.broken {
+		return false
+	}
+	o, ok, err := l.lane.peek()
+	if !ok && err == nil && l.lane.broken.Load() {
+		err = errLaneCount
+	}
+	if !ok && err == nil {
+		return false
+	}
+	var m FromWorker
+	if err == nil {
+		m, err = DecodeFromWorker(o.frame, false)
+	}
+	switch {
+	case err != nil:
+	case m.Kind != KindDone:
+		err = &ProtocolError{Kind: m.Kind, Reason: reasonUnknown}
+	case inOrder && !l.pool.IsOldest(l.id, gopool.TaskID(m.Done.ID)):
+		return false
+	default:
+		err = l.done(&m.Done, -1, &o)
+		l.lane.free(o.size)
+	}
+	if err != nil {
+		l.refuse(err)
+	}
+	return err == nil
 }
 
 // refuse ends a worker that broke the protocol.
@@ -379,7 +415,7 @@ func (l *WorkerLink) readOne() bool {
 		return false
 	}
 	if err == nil {
-		l.drainAll() // what went into the lane before this was sent
+		l.drainOldest() // what went into the lane before this was sent
 		err = l.handle(frame, fd)
 	}
 	if err != nil {

@@ -66,6 +66,18 @@ func (p *Pool) move(id WorkerID, next WorkerState, then func(*worker)) error {
 	return nil
 }
 
+// IsOldest says whether a worker's outcome of a task is the next to come: tasks end in the order in
+// which it was given them. Also where the worker has no such task: Settle says what is wrong.
+func (p *Pool) IsOldest(id WorkerID, task TaskID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := p.workers[id]
+	if w == nil || len(w.leases) == 0 || w.leases[0].ID == task {
+		return true
+	}
+	return !slices.ContainsFunc(w.leases, func(t *Task) bool { return t.ID == task })
+}
+
 // Settle closes the lease of a task with the outcome that its worker sent, and gives the worker
 // its next task.
 //

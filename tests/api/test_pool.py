@@ -576,3 +576,12 @@ def test_imap_error_comes_last(pool: Any, kind: str) -> None:
     assert sorted(next(results) for _ in range(10)) == [i * i for i in range(10)]
     with pytest.raises(KeyError):
         next(results)
+
+
+def test_outcomes_of_one_worker_come_in_its_order(context: Any) -> None:
+    """Whatever way each takes: large results go through the socket, small ones through the lane."""
+    sizes = [100_000 if i % 3 == 0 else 10 for i in range(100)]
+    with context.Pool(1) as pool:
+        for _ in range(3):
+            results = pool.imap_unordered(bytes, sizes)
+            assert [len(result) for result in results] == sizes
