@@ -195,7 +195,7 @@ func TestTickTakesBackFromASlowTask(t *testing.T) {
 // the collector may be in a callback.
 func TestTickTakesBackWithoutNews(t *testing.T) {
 	c := newAheadBench(t)
-	slow := c.worker().boot()
+	slow, starting := c.worker().boot(), c.worker()
 	c.measure(slow, 10*time.Microsecond)
 	c.submit(1)
 	slow.begin()
@@ -207,7 +207,22 @@ func TestTickTakesBackWithoutNews(t *testing.T) {
 	assert.Empty(t, slow.unread)
 	assert.Equal(t, 3, c.pool.queue.len())
 	assert.True(t, slow.hungry, "whoever runs dry from now on says so")
-	assert.NotEmpty(t, c.worker().boot().unread)
+	assert.NotEmpty(t, starting.boot().unread)
+}
+
+// Behind a slow task of the only worker nobody is sooner: what lies there stays, in its order.
+func TestNothingIsTakenBackFromTheOnlyWorker(t *testing.T) {
+	c := newAheadBench(t)
+	slow := c.worker().boot()
+	c.measure(slow, 10*time.Microsecond)
+	c.submit(1)
+	slow.begin()
+	slow.awake, slow.busy = true, time.Microsecond
+	c.submit(3)
+	slow.busy = time.Hour
+	c.advance(2 * stalledAfter)
+	assert.Len(t, slow.unread, 3)
+	assert.NotEmpty(t, c.worker().boot().unread, "a second one takes its share")
 }
 
 // While tasks that were sent ahead are begun in time the ticks go on, and end with the last of them.
