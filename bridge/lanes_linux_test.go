@@ -57,26 +57,27 @@ func TestLaneOffences(t *testing.T) {
 		"stranger's outcome":             "task 4711, which it does not hold",
 		"outcome of the last":            "does not hold",
 		"garbage by the socket":          "not an array",
-		"claims what there is not":       "",
-		"gives back what it claimed":     "",
-		"puts a task in":                 "",
+		"claims what there is not":       "its count of tasks makes no sense",
+		"gives back what it claimed":     "its count of tasks makes no sense",
+		"puts a task in":                 "its count of tasks makes no sense",
 	}
+	does := map[string]bool{"claims what there is not": true, "gives back what it claimed": true,
+		"puts a task in": true}
 	require.Equal(t, sortedNames(laneOffences), sortedNames(reasons))
 	for _, offence := range sortedNames(laneOffences) {
 		t.Run(offence, func(t *testing.T) {
 			s := newLaneScene(t, offence, "a", "b")
-			if reasons[offence] == "" { // it did the task
-				got := s.outcome()
-				require.Equal(t, s.tasks[0], got.index)
-				require.Equal(t, gopool.StatusValue, got.status)
-			}
 			verdict := s.actor.reap(-int(unix.SIGKILL))
 			assert.True(t, verdict.Replace)
 			assert.Zero(t, verdict.After)
-			lost := 0
-			if reasons[offence] != "" {
-				lost = 1
-				text := s.lost(s.actor, s.tasks[0], -int(unix.SIGKILL))
+			got, lost := s.outcome(), 1
+			require.Equal(t, s.tasks[0], got.index)
+			if does[offence] && got.status == gopool.StatusValue { // it was not ended before
+				lost = 0
+			} else {
+				require.Equal(t, gopool.StatusLost, got.status)
+				_, code, _, text := got.failure(t)
+				assert.Equal(t, fmt.Sprint(-int(unix.SIGKILL)), fmt.Sprint(code))
 				assert.Contains(t, text, reasons[offence])
 			}
 			s.other.release()

@@ -210,6 +210,7 @@ func (l *WorkerLink) Progress(now time.Time) (p gopool.Progress) {
 	if !l.usesLane {
 		return p
 	}
+	p.Silent = true
 	p.Unbegun += l.lane.unclaimed()
 	l.minded()
 	p.Awake = !l.lane.asleep()

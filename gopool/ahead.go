@@ -173,15 +173,16 @@ func (p *Pool) leastLoaded(now time.Time, most int) (best *worker) {
 }
 
 // watchAhead is part of a Tick: nothing sits behind a slow task for longer than until the next one.
-// Nobody else may come: the collector may be in a callback, and a worker that runs dry says so only
-// while tasks are queued.
+// Nobody else may come: the collector may be in a callback, and a silent worker that runs dry says so
+// only while tasks are queued. Where all tell of each task, relieve is called when one has room.
 func (p *Pool) watchAhead(now time.Time) {
 	if p.ahead == 0 {
 		return
 	}
-	p.relieve(now)
-	if p.ahead > 0 {
-		p.arm(now.Add(stalledAfter))
+	for _, w := range p.workers {
+		if len(w.leases) > 1 && w.state == Busy && w.link.Progress(now).Silent && !p.unburden(w, now) {
+			p.arm(now.Add(stalledAfter))
+		}
 	}
 }
 
@@ -193,12 +194,21 @@ func (p *Pool) relieve(now time.Time) {
 	}
 	for _, w := range p.workers {
 		if len(w.leases) > 1 && w.state == Busy {
-			at := w.link.Progress(now)
-			if keep := w.next(at); at.Unbegun > keep && w.busyFor(at, now) > stalledAfter {
-				p.takeBack(w, keep)
-			}
+			p.unburden(w, now)
 		}
 	}
+}
+
+// unburden takes back what sits behind a worker's task if that has become slow.
+func (p *Pool) unburden(w *worker, now time.Time) (slow bool) {
+	at := w.link.Progress(now)
+	if w.busyFor(at, now) <= stalledAfter {
+		return false
+	}
+	if keep := w.next(at); at.Unbegun > keep {
+		p.takeBack(w, keep)
+	}
+	return true
 }
 
 // next is 1 where a worker has begun none of its tasks: the first stays, as its next one. Whether it

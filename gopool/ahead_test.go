@@ -348,3 +348,20 @@ func TestStoppedWhileAwake(t *testing.T) {
 	assert.Empty(t, stopped.unread)
 	assert.Len(t, works.unread, 1)
 }
+
+// No tick is wasted on workers that tell of each task: whoever has room relieves the others then.
+func TestNoTicksForThoseWhoTell(t *testing.T) {
+	b := newAheadBench(t)
+	w := b.worker().boot()
+	w.tells = true
+	b.measure(w, 10*time.Microsecond)
+	b.submit(1)
+	w.begin()
+	w.awake, w.busy = true, time.Microsecond
+	b.submit(1)
+	require.Len(t, w.unread, 1)
+	w.busy = time.Hour
+	b.advance(time.Second)
+	assert.Len(t, w.unread, 1, "nobody else could do it")
+	assert.True(t, b.sink.alarm.IsZero())
+}

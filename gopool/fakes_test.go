@@ -22,6 +22,7 @@ type fakeWorker struct {
 	refuse  error // what Send returns
 	memory  uint64
 	awake   bool
+	tells   bool // it is not silent
 	hungry  bool
 	busy    time.Duration // how long it has been at its task
 }
@@ -48,7 +49,7 @@ func (f *fakeWorker) TakeBack(keep int) []TaskID {
 }
 
 func (f *fakeWorker) Progress(time.Time) Progress {
-	return Progress{Awake: f.awake, Unbegun: len(f.unread), Began: f.busy > 0, Busy: f.busy}
+	return Progress{Silent: !f.tells, Awake: f.awake, Unbegun: len(f.unread), Began: f.busy > 0, Busy: f.busy}
 }
 
 func (f *fakeWorker) Hungry(yes bool) { f.hungry = yes }

@@ -37,6 +37,7 @@ type Link interface {
 
 // Progress is how far a worker is with the tasks that it was sent.
 type Progress struct {
+	Silent  bool          // it does not tell of each task that it has done
 	Awake   bool          // it will see a task without being woken
 	Unbegun int           // tasks that it may not have begun
 	Began   bool          // it is known to run a task
