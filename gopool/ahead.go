@@ -175,8 +175,9 @@ func (p *Pool) leastLoaded(now time.Time, most int) (best *worker) {
 // watchAhead is part of a Tick: nothing sits behind a slow task for longer than until the next one.
 // Nobody else may come: the collector may be in a callback, and a silent worker that runs dry says so
 // only while tasks are queued. Where all tell of each task, relieve is called when one has room.
+// Behind a slow task of the only worker nobody would be sooner.
 func (p *Pool) watchAhead(now time.Time) {
-	if p.ahead == 0 {
+	if p.ahead == 0 || len(p.workers) == 1 {
 		return
 	}
 	for _, w := range p.workers {
@@ -186,8 +187,8 @@ func (p *Pool) watchAhead(now time.Time) {
 	}
 }
 
-// relieve takes back what sits behind tasks that have become slow. With one worker nobody would be
-// sooner, and through a socket what comes back is out of order where the worker reads meanwhile.
+// relieve takes back what sits behind tasks that have become slow. With one worker that would gain
+// nothing, and through a socket what comes back is out of order where the worker reads meanwhile.
 func (p *Pool) relieve(now time.Time) {
 	if len(p.workers) == 1 {
 		return
