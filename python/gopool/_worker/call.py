@@ -8,6 +8,7 @@ outcome.
 from __future__ import annotations
 
 import itertools
+import os
 import pickle
 from collections.abc import Callable
 
@@ -46,6 +47,16 @@ def unpack(payload: Any, definition: bytes | None) -> tuple[Callable[..., Any], 
         function, arguments = load(payload)
         return function, arguments
     return pickle.loads(definition), load(payload)
+
+
+def receive(fd: int, size: int) -> Any:
+    """The payload in a region, for `unpack`; takes the descriptor."""
+    try:
+        from gopool._worker import regions  # with the first one: see there
+    except BaseException:
+        os.close(fd)
+        raise
+    return regions.Received(fd, size)
 
 
 def _load_received(payload: Any) -> Any:

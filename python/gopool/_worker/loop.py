@@ -18,7 +18,7 @@ from collections.abc import Callable
 from multiprocessing import util
 
 from gopool._worker import crash, lifeline, message, ondemand
-from gopool._worker.call import call, pack_error, pack_value, unpack
+from gopool._worker.call import call, pack_error, pack_value, receive, unpack
 from gopool._worker.channel import Channel, ParentGone, RegionError
 from gopool._worker.passing import PassedFD
 from gopool._worker.pickling import Dumper
@@ -172,9 +172,7 @@ class Worker:
                 if fd < 0 and isinstance(payload, int):
                     raise OSError(errno.EMFILE, "no descriptor is left for a large argument")
                 if fd >= 0:
-                    from gopool._worker import regions  # with the first one: see there
-
-                    payload = regions.Received(fd, payload)
+                    payload = receive(fd, payload)
                 call_function, arguments = unpack(payload, self._definitions.get(function))
                 payload = None
                 value = call(mode, call_function, arguments)
