@@ -229,6 +229,7 @@ func TestNothingIsTakenBackFromTheOnlyWorker(t *testing.T) {
 func TestTicksEndWithTheTasksAhead(t *testing.T) {
 	c := newAheadBench(t)
 	w := c.worker().boot()
+	c.worker() // somebody for whom a task could be taken back
 	c.measure(w, 10*time.Microsecond)
 	c.submit(1)
 	running := w.begin()

@@ -265,11 +265,11 @@ def _outcome(status: int, payload: memoryview, region: int, region_size: int) ->
     try:
         if status == _VALUE:
             if region >= 0:
-                return True, _regions().load(region, region_size)
+                return True, _regions(region).load(region, region_size)
             return True, pickle.loads(payload)
         if status in (_ERROR, _ENCODING):
             if region >= 0:
-                return False, _exception(_regions().read(region, region_size))
+                return False, _exception(_regions(region).read(region, region_size))
             return False, _exception(payload)
         return False, _failure(status, payload)
     except BaseException as error:
@@ -283,9 +283,13 @@ def _unreadable(error: BaseException) -> tuple[bool, Any]:
     return False, failure
 
 
-def _regions() -> Any:
-    with _fork.unforked():
-        from gopool import _regions
+def _regions(fd: int) -> Any:
+    try:
+        with _fork.unforked():
+            from gopool import _regions
+    except BaseException:
+        os.close(fd)
+        raise
     return _regions.regions
 
 

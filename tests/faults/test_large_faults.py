@@ -295,27 +295,40 @@ def _available() -> int:
     return 0
 
 
-def ones(size: int) -> Any:
+HUGE = """
+import sys
+import numpy as np
+import gopool
+
+def ones(size):
     values = np.ones(size, np.uint8)
     values[-1] = 7
     return values
 
-
-def ends(obj: Any) -> tuple[int, int, int]:
+def ends(obj):
     return len(obj), int(obj[0]), int(obj[-1])
+
+if __name__ == "__main__":
+    size = int(sys.argv[1])
+    with gopool.get_context("fork").Pool(1) as pool:
+        values = ones(size)
+        assert pool.apply(ends, (values,)) == (size, 1, 7)
+        del values
+        assert ends(pool.apply(ones, (size,))) == (size, 1, 7)
+        data = b"a" * (size - 1) + b"z"
+        assert pool.apply(ends, (data,)) == (size, ord("a"), ord("z"))
+        del data
+        assert ends(pool.apply(bytes, (size,))) == (size, 0, 0)
+"""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(_available() < 16 << 30, reason="needs three times 5 GB of free memory")
 @pytest.mark.parametrize("size", [(2 << 30) + 5, (4 << 30) + 5], ids=["2 GiB", "4 GiB"])
-def test_huge_messages(pool: Any, size: int) -> None:
+def test_huge_messages(tmp_path: Any, size: int) -> None:
     """Messages of more than 2 and 4 GiB, where a call of the kernel's moves 2 GiB at most."""
-    values = ones(size)
-    assert pool.apply(ends, (values,)) == (size, 1, 7)
-    del values
-    assert ends(pool.apply(ones, (size,))) == (size, 1, 7)
-    data = b"a" * (size - 1) + b"z"
-    assert pool.apply(ends, (data,)) == (size, ord("a"), ord("z"))
-    del data
-    assert ends(pool.apply(bytes, (size,))) == (size, 0, 0)
+    script = tmp_path / "script.py"  # in a process of its own, whose peak of memory nobody inherits
+    script.write_text(HUGE)
+    command = [sys.executable, str(script), str(size)]
+    f.assert_silent_success(subprocess.run(command, capture_output=True, text=True, timeout=500))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -94,6 +95,16 @@ def unpack(payload: Any, definition: Definition | None) -> tuple[Callable[..., A
     if function is None:
         function = definition.load()
     return function, NO_ARGUMENTS if payload == _NOTHING else load(payload)
+
+
+def receive(fd: int, size: int) -> Any:
+    """The payload in a region, for `unpack`; takes the descriptor."""
+    try:
+        from gopool._worker import regions  # with the first one: see there
+    except BaseException:
+        os.close(fd)
+        raise
+    return regions.Received(fd, size)
 
 
 def _load_received(payload: Any) -> Any:

@@ -107,22 +107,20 @@ class Channel:
             if size <= MAX_INLINE:
                 self._socket.send(message.pack_done(task, status, chunks[0]))
                 return
-        from gopool._worker import regions, warm
-
-        fd = -1
         try:
-            try:
-                fd, size = regions.write(chunks)
-            except OSError as error:
-                raise RegionError from error
+            from gopool._worker import regions, warm
+
+            fd, size = regions.write(chunks)
+        except (OSError, ImportError) as error:
+            raise RegionError from error
+        try:
             rights = array.array("i", [fd])
             self._socket.sendmsg(
                 [message.pack_done(task, status, size)],
                 [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)],
             )
         finally:
-            if fd >= 0:
-                warm.close(fd)
+            warm.close(fd)
 
     def close(self) -> None:
         """Close this end (in a child that is no worker): what the parent shares is not mapped any

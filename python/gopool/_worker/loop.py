@@ -18,7 +18,7 @@ from collections.abc import Callable
 from multiprocessing import util
 
 from gopool._worker import crash, lifeline, message, ondemand
-from gopool._worker.call import CALL, Definition, call, pack_error, pack_value, unpack
+from gopool._worker.call import CALL, Definition, call, pack_error, pack_value, receive, unpack
 from gopool._worker.channel import Channel, ParentGone, RegionError
 from gopool._worker.lane import open_lane
 from gopool._worker.passing import PassedFD
@@ -180,9 +180,7 @@ class Worker:
                 if fd < 0 and isinstance(payload, int):
                     raise OSError(errno.EMFILE, "no descriptor is left for a large argument")
                 if fd >= 0:
-                    from gopool._worker import regions  # with the first one: see there
-
-                    payload = regions.Received(fd, payload)
+                    payload = receive(fd, payload)
                 call_function, arguments = unpack(payload, self._definitions.get(function))
                 payload = None
                 if mode == CALL:
