@@ -20,7 +20,7 @@ from multiprocessing import pool as stdlib
 import msgpack
 
 from gopool import _fork, _jobs
-from gopool._jobs import AsyncResult
+from gopool._jobs import AsyncResult, MapResult
 from gopool.exceptions import (
     BrokenPoolError,
     GopoolError,
@@ -177,6 +177,17 @@ class Collector:
                         if waiting._waiters:
                             waiting._wake()
                         waiting._pool = waiting._function = None
+                    continue
+                if (
+                    type(waiting) is MapResult
+                    and waiting._number_left > 1
+                    and waiting._success
+                    and outcome[0]
+                ):
+                    # As in the standard library's _set(), for chunks of one tiny task.
+                    size = waiting._chunksize  # type: ignore[attr-defined]
+                    waiting._number_left -= 1
+                    waiting._value[index * size : (index + 1) * size] = outcome[1]
                     continue
                 self._settle(job, index, outcome)
             else:

@@ -280,7 +280,7 @@ class Engine:
         Args:
             listed: whether all objects in its tasks exist already.
         """
-        number = job._job
+        number, submitter, send = job._job, self._submitter, self._send
         remaining = iter(tasks)
         if listed and count > 1:
             remaining = self._submitter.sharing(number, tasks)
@@ -290,8 +290,21 @@ class Engine:
                 if self._congested and self._is_congested():
                     self.backlog.add(itertools.chain([task], remaining), count - done)
                     return
-                if not self._submit_task(task):
-                    self.backlog.add([task], 1)
+                if self._terminated or self._generation != _fork.generation:
+                    self._submit_task(task)
+                    continue
+                # As in submit(): written out for chunks of one tiny task.
+                try:
+                    load = send(*task)
+                except NoDescriptor:
+                    if not self._submit_task(task):
+                        self.backlog.add([task], 1)
+                    continue
+                except Exception as error:
+                    self._settle_error(number, task[1], error)
+                    continue
+                if load > BUDGET or len(submitter.regions) >= submitter.max_regions:
+                    self._congested = True
         except BaseException:  # the input's, or an interrupt
             self.cache.pop(number, None)
             raise

@@ -59,7 +59,6 @@ class Dumper:
         if kind is not self._kind:  # the first time, or the user put another in its place
             pickler: Any = self._make(kind)
             self._dump, self._clear, self._kind = pickler.dump, pickler.clear_memo, kind
-        self._clear()  # what a dump that failed, or wrote to a list that is gone, remembered
         self._dump(obj)
         if self._buffers:
             self.chunks.append(Buffers(self._buffers))
@@ -68,7 +67,8 @@ class Dumper:
     def clear(self) -> None:
         """Forget the pieces, and the objects that the pickler holds for its memo."""
         self.chunks.clear()
-        self._buffers.clear()
+        if self._buffers:
+            self._buffers.clear()
         self._clear()
 
     def _make(self, kind: Any) -> Any:
