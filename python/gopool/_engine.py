@@ -455,7 +455,12 @@ class Engine:
         if self._forked:
             raise ForkedChildError(_FORKED)
         self._feeders.add(feeder)
-        feeder.start()
+        try:
+            feeder.start()
+        except BaseException:  # no thread can start, or Ctrl-C: join() must not wait for it
+            if not feeder.is_alive():
+                self._feeders.discard(feeder)
+            raise
         if self._terminated:  # by another thread, which may not have seen the feeder
             feeder.stop()
 

@@ -320,6 +320,21 @@ def test_tasks_that_kill_their_workers(context: Any) -> None:
                 result.get(20)
 
 
+def test_feeder_can_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An imap whose thread can't start raises that, and join() does not wait for it."""
+    pool = gopool.get_context("fork").Pool(1)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            pool.imap(f.square, range(3))
+    pool.close()
+    assert pool.join(timeout=60)
+
+
 class _HalfInput:
     def __len__(self) -> int:
         return 8
