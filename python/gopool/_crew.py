@@ -408,6 +408,10 @@ class Maintenance:
                     self.thread.start()
                 except RuntimeError:
                     return False
+                except BaseException:  # Ctrl-C while start() waited for a thread that does run
+                    started: Any = self.thread
+                    started._started.wait(1)  # before that join() would refuse
+                    raise
         return True
 
     def join(self, timeout: float | None = None) -> None:

@@ -320,6 +320,27 @@ def test_tasks_that_kill_their_workers(context: Any) -> None:
                 result.get(20)
 
 
+def test_interrupt_while_maintenance_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in Thread.start() leaves a thread that runs and that terminate() can join."""
+    pool = gopool.get_context("fork").Pool(1)
+    wait = threading.Event.wait
+    interrupted = []
+
+    def wait_or_raise(event: threading.Event, timeout: float | None = None) -> bool:
+        thread: Any = pool._engine.maintenance.thread
+        if not interrupted and thread is not None and event is thread._started:
+            interrupted.append(True)
+            raise KeyboardInterrupt
+        return wait(event, timeout)
+
+    monkeypatch.setattr(threading.Event, "wait", wait_or_raise)
+    with pytest.raises(KeyboardInterrupt):
+        pool._engine.maintenance.ensure_started()
+    pool.terminate()
+    pool.join()
+    assert interrupted
+
+
 def test_feeder_can_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """An imap whose thread can't start raises that, and join() does not wait for it."""
     pool = gopool.get_context("fork").Pool(1)
