@@ -21,8 +21,10 @@ var (
 	OOBSize = oobSize
 )
 
-// AgeLoan makes the loan that runs one that counts as forgotten.
-func (q *Outcomes) AgeLoan() { q.lentAt = q.lentAt.Add(-loanMost - 1) }
+// Claim, Unclaim and Lend are what Borrow is made of.
+func (q *Outcomes) Claim() bool                              { return q.claim() }
+func (q *Outcomes) Unclaim()                                 { q.unclaim() }
+func (q *Outcomes) Lend(job uint64, room int) ([]byte, bool) { return q.lend(job, room) }
 
 // ParseStat returns the state and the parent that a stat file of proc(5) tells.
 func ParseStat(text string) (state rune, parent int, ok bool) {

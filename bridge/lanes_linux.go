@@ -84,6 +84,36 @@ func (w *PoolWires) Take(consumed int) int {
 	return 0
 }
 
+// Borrow looks for a job's small value, for some microseconds where that has paid before, and copies it
+// to the start of area. The result is its size in bytes; 0: it is not there, not the next one, or for
+// the collector to read. Return follows.
+func (w *PoolWires) Borrow(job uint64, area []byte) (size int) {
+	if !w.Outcomes.claim() {
+		return 0
+	}
+	if w.listening.Swap(false) {
+		w.tell((*lane).ignore)
+	}
+	w.spin.until(func() bool {
+		w.Drain()
+		w.LookAgain()
+		payload, ok := w.Outcomes.lend(job, len(area))
+		size = copy(area, payload)
+		return ok
+	})
+	w.Outcomes.unclaim()
+	w.listen()
+	return size
+}
+
+// Terminate is gopool.Pool.Terminate, for workers whose outcome did not lie in a lane before: those
+// are done, and may end in order.
+func (w *PoolWires) Terminate() {
+	w.Drain()
+	w.Pool.Terminate()
+	w.LookAgain()
+}
+
 // listen has workers wake the collector.
 func (w *PoolWires) listen() {
 	w.listening.Store(true)

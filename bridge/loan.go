@@ -4,7 +4,6 @@ package bridge
 
 import (
 	"encoding/binary"
-	"time"
 
 	"gopool/gopool"
 )
@@ -12,69 +11,77 @@ import (
 // This file lets a thread that waits for one task read its outcome for itself while the collector
 // sleeps: the collector need not wake up, take the interpreter lock, and wake that thread.
 //
-// The record is lent, not given: until it is returned nobody else reads the ring, and where the
-// thread was interrupted before it had settled its job, the collector finds the record as it was.
+// The record is lent, not given. It leaves the ring at once, so that nobody waits for the thread that
+// has it, and a copy is kept until the thread says that its job is settled. Where it was interrupted
+// before that, the copy goes back into the ring. To read an outcome twice does no harm: who settles a
+// job takes it out of the pool's cache first.
 
-// loanMost is when a loan counts as forgotten: its thread was interrupted while it returned it.
-const loanMost = time.Second
-
-// Claim keeps the collector from reading, for a thread that waits for a job. false: it reads just
-// now, or another thread does.
-func (q *Outcomes) Claim(job uint64) bool {
+// claim keeps the collector asleep while somebody looks for a job's outcome. false: it reads just now,
+// or another thread looks.
+func (q *Outcomes) claim() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.asleep || q.isLent() {
+	if !q.asleep || q.watched {
 		return false
 	}
-	q.lent, q.lentAt = job, time.Now()
+	q.watched = true
 	return true
 }
 
-// ValueOf finds the payload of a job's outcome, if that is the next record, holds a value and no
-// region. Its place is in the upper half of the result, its size in the lower.
-func (q *Outcomes) ValueOf(job uint64) int {
+// unclaim ends a claim: the collector is woken where there is something to read.
+func (q *Outcomes) unclaim() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.watched = false
+	if q.head != q.tail || q.poked || q.drained {
+		q.rouse()
+	}
+}
+
+// lend takes a job's outcome out of the ring, if that is the next record, holds a value and no region,
+// and fits into room bytes. The payload is the keeper's, and may be copied only.
+func (q *Outcomes) lend(job uint64, room int) (payload []byte, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	at := q.tail % uint64(len(q.mem))
 	if q.head == q.tail || q.poked {
-		return 0
+		return nil, false
 	}
 	h := q.mem[at:]
-	none := int64(-1)
-	if binary.LittleEndian.Uint32(h[4:]) == padRecord ||
+	none := ^uint64(0)
+	size := binary.LittleEndian.Uint32(h[4:])
+	if size == padRecord || int(size) > room ||
 		binary.LittleEndian.Uint64(h[8:]) != job ||
-		binary.LittleEndian.Uint64(h[32:]) != uint64(none) ||
-		binary.LittleEndian.Uint64(h[40:]) != uint64(none) ||
+		binary.LittleEndian.Uint64(h[32:]) != none ||
+		binary.LittleEndian.Uint64(h[40:]) != none ||
 		binary.LittleEndian.Uint64(h[48:]) != uint64(gopool.StatusValue) {
-		return 0
+		return nil, false
 	}
-	return int(at+recordHeader)<<32 | int(binary.LittleEndian.Uint32(h[4:]))
+	r := record{payload: append([]byte(nil), h[recordHeader:recordHeader+size]...)}
+	copy(r.header[:], h)
+	if q.lent == nil {
+		q.lent = make(map[uint64]record)
+	}
+	q.lent[job] = r
+	q.consume(uint64(binary.LittleEndian.Uint32(h)))
+	return r.payload, true
 }
 
-// TakeBack ends a job's loan; false: it has none. Where its job is settled the record is read.
-func (q *Outcomes) TakeBack(job uint64, settled bool) bool {
+// Return ends the loan of a job's outcome, if there is one; 0: all loans. Where the job is not settled
+// the outcome goes back into the ring.
+func (q *Outcomes) Return(job uint64, settled bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.lent != job {
-		return false
-	}
-	q.lent = 0
-	if settled && q.head != q.tail && !q.poked {
-		at := q.tail % uint64(len(q.mem))
-		if binary.LittleEndian.Uint64(q.mem[at+8:]) == job {
-			q.consume(uint64(binary.LittleEndian.Uint32(q.mem[at:])))
+	for lent, r := range q.lent {
+		if job != 0 && job != lent {
+			continue
+		}
+		delete(q.lent, lent)
+		if !settled {
+			q.append(r)
 		}
 	}
-	if q.head != q.tail || q.poked || q.drained {
+	if q.drained && len(q.lent) == 0 {
 		q.rouse()
 	}
-	return true
-}
-
-// isLent says whether a loan runs, and forgets one that nobody will return. mu is held.
-func (q *Outcomes) isLent() bool {
-	if q.lent != 0 && time.Since(q.lentAt) > loanMost {
-		q.lent = 0
-	}
-	return q.lent != 0
 }

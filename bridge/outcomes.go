@@ -5,7 +5,6 @@ package bridge
 import (
 	"encoding/binary"
 	"sync"
-	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
 	"golang.org/x/sys/unix"
@@ -33,11 +32,11 @@ type Outcomes struct {
 	ends     []ending   // of the records with a region in the ring, oldest first
 	asleep   bool       // the collector found nothing and waits on the eventfd
 	drained  bool
-	poked    bool     // a worker has ended since Take last said so
-	most     int      // regions that may be unread
-	resume   []func() // called when there is room again
-	lent     uint64   // the job whose waiter reads instead of the collector; 0: none (loan.go)
-	lentAt   time.Time
+	poked    bool              // a worker has ended since Take last said so
+	most     int               // regions that may be unread
+	resume   []func()          // called when there is room again
+	watched  bool              // a thread looks for its outcome: the collector is not to be woken
+	lent     map[uint64]record // outcomes that such a thread has read, by job (loan.go)
 }
 
 type record struct {
@@ -96,6 +95,11 @@ func (q *Outcomes) Deliver(o *gopool.Outcome) {
 		q.regions++
 		q.memory += r.regionSize()
 	}
+	q.append(r)
+}
+
+// append puts a record behind all others. mu is held.
+func (q *Outcomes) append(r record) {
 	if len(q.overflow) > 0 || !q.write(&r) {
 		r.payload = append([]byte(nil), r.payload...)
 		q.overflow = append(q.overflow, r)
@@ -147,8 +151,9 @@ func (q *Outcomes) write(r *record) bool {
 }
 
 // Take says where in the ring there is something to read, in the upper half of the result, and how
-// many bytes up to the ring's end, in the lower. consumed is what it has read since the last call. 0: nothing, wait on the eventfd;
-// -1: nothing, and nothing will come; -2: first of all, a worker has ended; ask again.
+// many bytes up to the ring's end, in the lower. consumed is what was read since the last call. 0:
+// nothing, wait on the eventfd; -1: nothing, and nothing will come; -2: first of all, a worker has
+// ended; ask again.
 func (q *Outcomes) Take(consumed int) int {
 	q.mu.Lock()
 	q.consume(uint64(consumed))
@@ -156,10 +161,7 @@ func (q *Outcomes) Take(consumed int) int {
 	if !q.full() {
 		resume, q.resume = q.resume, nil
 	}
-	available := 0
-	if !q.isLent() {
-		available = q.available()
-	}
+	available := q.available()
 	q.asleep = available == 0
 	q.mu.Unlock()
 	for _, f := range resume {
@@ -198,7 +200,7 @@ func (q *Outcomes) available() int {
 		return -2
 	case n > 0:
 		return int(q.tail%size)<<32 | int(n)
-	case q.drained:
+	case q.drained && len(q.lent) == 0:
 		return -1
 	}
 	return 0
@@ -247,7 +249,7 @@ func (q *Outcomes) Poke() {
 
 // rouse wakes the collector. mu is held.
 func (q *Outcomes) rouse() {
-	if q.asleep && !q.isLent() {
+	if q.asleep && !q.watched {
 		q.asleep = false
 		signal(q.wake)
 	}

@@ -40,6 +40,7 @@ func PoolResize(pool, size int) int {
 	if size < 1 {
 		return codeBadArgument
 	}
+	wires.Drain() // workers whose outcome lies in a lane are idle
 	wires.Pool.Resize(size)
 	wires.LookAgain()
 	return 0

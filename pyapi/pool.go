@@ -133,7 +133,7 @@ func PoolTerminate(pool int) int {
 	if err != nil {
 		return codeOf(err)
 	}
-	wires.Pool.Terminate()
+	wires.Terminate()
 	return 0
 }
 

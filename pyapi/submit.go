@@ -125,8 +125,8 @@ func submit(wires *bridge.PoolWires, options int, t *gopool.Task) int {
 	return int(load)
 }
 
-// Take frees the bytes of outcomes that were read, and returns how many may be read now; see
-// bridge.PoolWires.Take.
+// Take frees the bytes of outcomes that were read, and returns which may be read now: their place in
+// the ring in the upper half, how many in the lower. See bridge.PoolWires.Take.
 func Take(pool, consumed int) int {
 	wires, err := pools.get(pool)
 	if err != nil {
@@ -138,24 +138,27 @@ func Take(pool, consumed int) int {
 	return wires.Take(consumed)
 }
 
-// Borrow looks for the small value of a job, whose waiter reads it instead of the collector; spin is
-// 1 where it may look for some microseconds. The result is where the value lies in the ring, in the
-// upper half, and its size in bytes in the lower; 0: it is not there. Every call is followed by
-// Return.
-func Borrow(pool, job, spin int) int {
+// Borrow looks for the small value of a job, whose waiter reads it instead of the collector, and
+// copies it into a staging area. The result is its size in bytes; 0: it is not there. Return follows.
+func Borrow(pool, staging, job int) int {
 	wires, err := pools.get(pool)
 	if err != nil {
 		return codeOf(err)
 	}
-	return wires.Borrow(uint64(job), spin == 1)
+	mem, err := stagings.get(staging)
+	if err != nil {
+		return codeOf(err)
+	}
+	return wires.Borrow(uint64(job), mem)
 }
 
-// Return ends what Borrow began; settled is 1 where the job was settled.
+// Return ends what Borrow began, if it lent anything: settled is 1 where the job is settled, else its
+// outcome is the collector's again. Job 0: all that is lent.
 func Return(pool, job, settled int) int {
 	wires, err := pools.get(pool)
 	if err != nil {
 		return codeOf(err)
 	}
-	wires.Return(uint64(job), settled == 1)
+	wires.Outcomes.Return(uint64(job), settled == 1)
 	return 0
 }

@@ -3,7 +3,8 @@
 
 It reads records from the ring that Go fills (bridge/outcomes.go), unpickles results and runs
 callbacks, one at a time, before a result is ready. Errors found in this process, at submission or
-in an input iterable, pass through it too. It sleeps on an eventfd and ends with the pool.
+in an input iterable, pass through it too. It sleeps on an eventfd and ends with the pool. While it
+sleeps a thread that waits for one small value may read that for itself (`read_for`).
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ _WORKER_ENDED = -2  # of Take: no outcome yet, but the maintenance thread has so
 
 _VALUE, _ERROR, _ENCODING, _LOST, _BROKEN, _REFUSED, _TIMEOUT, _CANCELLED = range(8)
 _EVENT = 255  # no outcome: something that Go tells
+
+# The opcode that finds a class or function, and so comes before whatever runs code. Where it is but
+# a byte of something else nothing is lost.
+_STACK_GLOBAL = b"\x93"
 
 # Many tasks return nothing.
 _NONE = pickle.dumps(None)
@@ -197,32 +202,38 @@ class Collector:
 
     def read_for(self, native: Any, handle: int, waiting: AsyncResult) -> None:
         """Settle a job that the calling thread waits for, if its value comes within microseconds
-        and is small. While this thread sleeps it spares two changes of threads.
+        and is small: while this thread sleeps that spares two changes of threads.
 
-        An exception that a signal handler raises here leaves the outcome to the collector.
+        What may run the user's code is left to this thread. So is the outcome where a signal's
+        handler raises here.
         """
-        job, loaded, value = waiting._job, False, None
         try:
-            place = native.Borrow(handle, job, 1)
-            if place <= 0:
+            desk = native.desks.pop()
+        except IndexError:  # made by submissions
+            return
+        job, value, loaded = waiting._job, None, False
+        waiting._borrowed = True
+        try:
+            size = native.Borrow(handle, desk.handle, job)
+            if size <= 0:
                 return
-            start = place >> _PLACE
-            payload = self._ring[start : start + (place & _SIZE)]
+            payload = desk.memory[:size]
             if payload != _NONE:
-                try:
-                    value = pickle.loads(payload)
-                except Exception:
-                    return  # the collector says what is wrong
+                if _STACK_GLOBAL in payload:
+                    return
+                value = pickle.loads(payload)
             loaded = True
             if self._cache.pop(job, None) is not None:
                 waiting._settle((True, value))
         except BaseException:
-            gone = job not in self._cache and not waiting._cancelled
-            if loaded and gone and not waiting._settled:
+            ours = not waiting._settled or waiting._value is value
+            if loaded and ours and job not in self._cache and not waiting._cancelled:
                 waiting._settle((True, value))
             raise
         finally:
-            native.Return(handle, job, int(waiting._settled))
+            native.Return(handle, job, waiting._settled)
+            waiting._borrowed = False
+            native.desks.append(desk)
 
     def _settle_record(
         self,

@@ -40,6 +40,7 @@ _STATUS_TIMEOUT = 5.0
 
 _IMPORT_PATIENCE = 1.0  # seconds
 
+_KNOWN = 0  # of PoolStat: workers that were ever added
 _SUMMONED = -2  # of NextExited: one more worker is asked for
 
 # Of how many ended workers beyond the pool's size the last words are kept.
@@ -130,6 +131,7 @@ class Crew:
         self._refilling = threading.RLock()
         self._unattached: list[Member] = []
         self._members: dict[int, Member] = {}
+        self._unnoted: list[Member] = []  # workers that Go knows by numbers that are not known here
         self._native: Any = None
         self._handle = 0
 
@@ -173,10 +175,18 @@ class Crew:
 
     def _attach_all(self) -> None:
         while self._unattached:
+            member = self._unattached[0]
+            known = self._native.PoolStat(self._handle, _KNOWN)
             try:
-                self._attach(self._unattached[0])
+                self._attach(member)
             except BaseException:
-                self._dismiss(self._unattached.pop(0))
+                self._unattached.remove(member)
+                if self._native.PoolStat(self._handle, _KNOWN) == known:
+                    self._dismiss(member)
+                elif member not in self._members.values():
+                    # Interrupted before it could be noted: Go tells of its end, and reap() finds it.
+                    self._unnoted.append(member)
+                    member.process.terminate()
                 raise
             del self._unattached[0]
 
@@ -255,7 +265,7 @@ class Crew:
             0: no replacement is wanted; else 1 plus the pause before it, in milliseconds.
         """
         with self._refilling:  # who starts a worker registers it before it can be reaped
-            member = self._members.pop(worker)
+            member = self._members.pop(worker, None) or self._unnoted.pop()
         code = _status(member.process)
         asked = self._native.WorkerAsked(self._handle, worker) == 1
         begun = _lastwords.read_begun(member.memory)
@@ -283,7 +293,7 @@ class Crew:
 
     def staffed(self) -> bool:
         """Whether a worker is there that was not reaped."""
-        return bool(self._members)
+        return bool(self._members or self._unnoted)
 
 
 def _can_hold_sigint(pool: Any) -> bool:

@@ -228,6 +228,11 @@ class Engine:
         if self._generation == _fork.generation and not self._terminated:
             self.collector.read_for(self.native, self.handle, job)
 
+    def give_back(self, job: int) -> None:
+        """Have the collector read what a waiter has borrowed, who was interrupted."""
+        if self._generation == _fork.generation:
+            self.native.Return(self.handle, job, 0)
+
     # Submission.
 
     def expect_callbacks(self) -> None:
@@ -577,6 +582,7 @@ class Engine:
         self._join_threads()
 
     def _join_threads(self) -> None:
+        self.native.Return(self.handle, 0, 0)  # else the collector waits for whoever has borrowed
         # The collector starts the maintenance thread at the latest when it ends itself.
         current = threading.current_thread()
         if self.collector_thread is not current:

@@ -340,10 +340,17 @@ class Backlog:
             self._waiting.append(iter(tasks))
             self._count += count
             if self._thread is None and not self._stopped:
-                self._thread = threading.Thread(
+                self._thread = thread = threading.Thread(
                     target=self._run, name="gopool-backlog", daemon=True
                 )
-                self._thread.start()
+                try:
+                    thread.start()
+                except BaseException:  # no thread can start
+                    if thread.ident is None:
+                        self._thread = None
+                        self._waiting.pop()
+                        self._count -= count
+                    raise
 
     def stop(self) -> None:
         """Drop what waits."""

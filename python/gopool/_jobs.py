@@ -34,6 +34,7 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
     _function: Any = None  # what runs, until it is settled; see describe()
     _settled = False
     _cancelled = False
+    _borrowed = False  # a waiter reads, or was interrupted while it read (Collector.read_for)
     _waiters: Any = ()  # what to call once it is settled; a list where somebody waits
 
     def __init__(
@@ -67,8 +68,8 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
     def wait(self, timeout: float | None = None) -> None:
         if self._settled:
             return
-        if timeout is None and self._callback is None and len(self._cache) == 1:
-            self._read()  # nothing else is on its way
+        if self._callback is None and (timeout is None or self._borrowed):
+            self._read()
             if self._settled:
                 return
         # A bare lock: what an Event does beside costs more than the task, where that is tiny.
@@ -82,8 +83,13 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
             self._waiters.remove(lock.release)
 
     def _read(self) -> None:
+        """Have this thread read the outcome, where nothing else is on its way; see there."""
         engine = getattr(self._pool, "_engine", None)
-        if engine is not None:
+        if engine is None:
+            return
+        if self._borrowed:
+            engine.give_back(self._job)
+        elif len(self._cache) == 1:
             engine.read_for(self)
 
     def _tell(self, waiter: Callable[[], object]) -> None:
@@ -92,7 +98,10 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
 
     def _wake(self) -> None:
         for waiter in tuple(self._waiters):  # a copy: who was waked takes his own out
-            waiter()
+            try:
+                waiter()
+            except RuntimeError:
+                pass  # a lock: whoever was interrupted here had released it
 
     def get(self, timeout: float | None = None) -> Any:
         if not self._settled:

@@ -22,6 +22,7 @@ from multiprocessing import reduction
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from gopool import _core, _fork
+from gopool._worker.call import NO_ARGUMENTS, NOTHING
 from gopool._worker.channel import MAX_INLINE
 from gopool._worker.pickling import Dumper, dumps
 
@@ -44,11 +45,6 @@ MAX_REGIONS = 64  # each keeps a descriptor open; fewer where RLIMIT_NOFILE is l
 
 # The types that pickle by reference, unless a reducer is registered for them.
 _BY_REFERENCE = frozenset((FunctionType, BuiltinFunctionType, type))
-
-# What a call without arguments is submitted with, and its pickle.
-NO_ARGUMENTS: Any = ((), {})
-_NOTHING = pickle.dumps(NO_ARGUMENTS)
-_NOTHING_SIZE = len(_NOTHING)
 
 
 class Desk:
@@ -244,9 +240,9 @@ class Submitter:
             desk = Desk(self._native)
         try:
             if arguments is NO_ARGUMENTS and number and pickler is _STDLIB_PICKLER:
-                desk.memory[:_NOTHING_SIZE] = _NOTHING
+                desk.memory[:len(NOTHING)] = NOTHING
                 load = self._submit(
-                    self._pool, desk.handle, _NOTHING_SIZE, job, index, mode, number, options
+                    self._pool, desk.handle, len(NOTHING), job, index, mode, number, options
                 )
             else:
                 desk.dumper.plain = shares

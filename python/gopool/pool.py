@@ -39,7 +39,7 @@ from gopool._options import (
     positive,
 )
 from gopool._settings import Settings
-from gopool._submit import NO_ARGUMENTS
+from gopool._worker.call import NO_ARGUMENTS
 from gopool.exceptions import GopoolError
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds

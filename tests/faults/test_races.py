@@ -382,7 +382,8 @@ class _Alarm(BaseException):  # as KeyboardInterrupt: an Exception may be one of
 def test_interrupted_waits() -> None:
     """A signal handler that raises at any moment of get() loses no result: it may be asked again.
 
-    The waiting thread may just be reading the outcome for itself.
+    The waiting thread may just be reading the outcome for itself, which it does in a get() without
+    a timeout only.
     """
 
     def raise_alarm(number: int, frame: Any) -> None:
@@ -398,14 +399,93 @@ def test_interrupted_waits() -> None:
                 try:
                     signal.setitimer(signal.ITIMER_REAL, 1e-5 + turn % 100 * 2e-6)
                     result = pool.apply_async(f.square, (turn,))
-                    assert result.get(60) == turn * turn
+                    assert result.get() == turn * turn
                 except _Alarm:
                     interrupted += 1
                 finally:
                     signal.setitimer(signal.ITIMER_REAL, 0)
                 if result is not None:
-                    assert result.get(60) == turn * turn
+                    assert result.get() == turn * turn
             assert pool._cache == {}
     finally:
         signal.signal(signal.SIGALRM, before)
     assert interrupted > 10
+
+
+def test_signal_handler_that_uses_the_pool() -> None:
+    """A handler may submit and wait, also while the thread that it interrupts waits for a task."""
+    entered = handled = 0
+
+    def use(number: int, frame: Any) -> None:
+        nonlocal entered, handled
+        entered += 1
+        if entered == handled + 1:
+            assert pool.apply(abs, (-entered,)) == entered
+            handled = entered
+        else:
+            entered -= 1
+
+    before = signal.signal(signal.SIGALRM, use)
+    try:
+        with gopool.get_context("fork").Pool(2) as pool:
+            signal.setitimer(signal.ITIMER_REAL, 3e-4, 3e-4)
+            for turn in range(1_000):
+                assert pool.apply(abs, (-turn,)) == turn
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert handled > 10
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_interrupt_while_workers_are_attached(
+    monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    """Ctrl-C right after Go has learned of a worker: Pool() raises it, and nothing is left."""
+    native = _core.load()
+    pools, add, calls = native.PoolCount(), native.WorkerAdd, []
+
+    def add_and_raise(*arguments: int) -> int:
+        calls.append(add(*arguments))
+        if len(calls) == which:
+            raise KeyboardInterrupt
+        return calls[-1]
+
+    monkeypatch.setattr(native, "WorkerAdd", add_and_raise)
+    with pytest.raises(KeyboardInterrupt):
+        gopool.get_context("fork").Pool(2)
+    monkeypatch.undo()
+    assert native.PoolCount() == pools
+    assert gopool.active_children() == []
+
+
+def test_terminate_lets_workers_that_are_done_end_in_order(
+    tmp_path: Any, eventually: Any
+) -> None:
+    """Also where nobody has looked at their outcome: the collector is in a callback."""
+    in_callback, go_on = threading.Event(), threading.Event()
+
+    def hold_up(value: object) -> None:
+        in_callback.set()
+        go_on.wait(60)
+
+    ended, done = tmp_path / "ended", tmp_path / "done"
+    pool = gopool.get_context("fork").Pool(1, worker_exit=ended.touch)
+    pool.apply_async(f.pid, callback=hold_up)
+    assert in_callback.wait(60)
+    pool.apply_async(done.touch)
+    eventually(done.exists, "the task has run")
+    worker = pool._pool[0].pid
+    eventually(lambda: _sleeps(worker), "its outcome was sent")
+    terminating = threading.Thread(target=pool.terminate)
+    terminating.start()
+    eventually(lambda: pool._pool == [] or not pool._pool[0].is_alive(), "it has ended")
+    go_on.set()
+    terminating.join(60)
+    assert ended.exists()
+
+
+def _sleeps(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0] == "S"

@@ -23,17 +23,14 @@ if TYPE_CHECKING:
 CALL, MAP, STARMAP = 0, 1, 2  # PROTOCOL.md, Task.mode
 VALUE, ERROR, ENCODING = 0, 1, 2  # PROTOCOL.md, Done.status
 
-# What tiny tasks are about: a call without arguments, and no value.
+# What a call without arguments is submitted with, and its pickle; then the pickle of no value.
 NO_ARGUMENTS: Any = ((), {})
-_NOTHING = pickle.dumps(NO_ARGUMENTS)
+NOTHING = pickle.dumps(NO_ARGUMENTS)
 _NONE: list[Any] = [pickle.dumps(None)]
 
 
-def call(mode: int, function: Callable[..., Any], arguments: Any) -> Any:
-    """Apply a function the way its job asks for; a map's chunk gives the list of its results."""
-    if mode == CALL:
-        args, kwds = arguments
-        return function(*args, **kwds)
+def call_chunk(mode: int, function: Callable[..., Any], arguments: Any) -> list[Any]:
+    """Apply a function to a map's chunk; gives the list of its results."""
     if mode == MAP:
         return list(map(function, arguments))
     return list(itertools.starmap(function, arguments))
@@ -94,7 +91,8 @@ def unpack(payload: Any, definition: Definition | None) -> tuple[Callable[..., A
     function = None if module is None else module.__dict__.get(definition.name)
     if function is None:
         function = definition.load()
-    return function, NO_ARGUMENTS if payload == _NOTHING else load(payload)
+    # Made anew: in a map it may be a chunk of two items, which the function may change.
+    return function, ((), {}) if payload == NOTHING else load(payload)
 
 
 def receive(fd: int, size: int) -> Any:

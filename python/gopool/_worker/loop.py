@@ -18,7 +18,15 @@ from collections.abc import Callable
 from multiprocessing import util
 
 from gopool._worker import crash, lifeline, message, ondemand
-from gopool._worker.call import CALL, Definition, call, pack_error, pack_value, receive, unpack
+from gopool._worker.call import (
+    CALL,
+    Definition,
+    call_chunk,
+    pack_error,
+    pack_value,
+    receive,
+    unpack,
+)
 from gopool._worker.channel import Channel, ParentGone, RegionError
 from gopool._worker.lane import open_lane
 from gopool._worker.passing import PassedFD
@@ -188,7 +196,7 @@ class Worker:
                     value = call_function(*args, **kwds)
                     args = kwds = None
                 else:
-                    value = call(mode, call_function, arguments)
+                    value = call_chunk(mode, call_function, arguments)
                 call_function = arguments = None
                 if not self._is_worker:
                     raise SystemExit(0)
