@@ -122,8 +122,9 @@ class Worker(loop.Worker):
 
     def _run(self, task: Any, fd: int) -> None:
         number, _, function, payload, definition = task
-        definition = definition or self._definitions.get(function)
-        if fd < 0 and definition is not None and pickle.loads(definition) is offend:
+        known = self._definitions.get(function)
+        call = pickle.loads(definition) if definition else known and known.load()
+        if fd < 0 and call is offend:
             ((name,), _) = pickle.loads(payload)
             OFFENCES[name](self._channel, number, self.last)
             BLOCK()

@@ -184,7 +184,7 @@ class Crew:
                 if self._native.PoolStat(self._handle, _KNOWN) == known:
                     self._dismiss(member)
                 elif member not in self._members.values():
-                    # Interrupted before it could be noted: Go tells of its end, and reap() finds it.
+                    # Interrupted before it was noted: Go tells of its end, and reap() finds it.
                     self._unnoted.append(member)
                     member.process.terminate()
                 raise

@@ -386,23 +386,26 @@ def test_interrupted_waits() -> None:
     a timeout only.
     """
 
+    interrupted, armed = 0, False
+
     def raise_alarm(number: int, frame: Any) -> None:
-        if frame.f_code is not test_interrupted_waits.__code__:
+        if armed and frame.f_code is not test_interrupted_waits.__code__:
             raise _Alarm
 
-    interrupted = 0
     before = signal.signal(signal.SIGALRM, raise_alarm)
     try:
         with gopool.get_context("fork").Pool(2) as pool:
             for turn in range(2_000):
                 result = None
                 try:
+                    armed = True
                     signal.setitimer(signal.ITIMER_REAL, 1e-5 + turn % 100 * 2e-6)
                     result = pool.apply_async(f.square, (turn,))
                     assert result.get() == turn * turn
                 except _Alarm:
                     interrupted += 1
                 finally:
+                    armed = False  # another thread of the process may still be at the signal
                     signal.setitimer(signal.ITIMER_REAL, 0)
                 if result is not None:
                     assert result.get() == turn * turn
