@@ -165,14 +165,13 @@ class Engine:
 
     def _listen(self) -> None:
         """Start the collector, unless it runs; where it can't start, the pool is closed in Go."""
-        thread: Any = self.collector_thread
-        if thread.ident is not None:
+        thread = self.collector_thread
+        if thread.launched:
             return
         try:
             thread.start()
         except BaseException:  # Ctrl-C included
-            # Interrupted while it waited for a thread that does run, start() has not seen it.
-            if not thread._started.wait(1):
+            if not thread.came_up():
                 self._close(self.handle)
             raise
 
@@ -209,7 +208,7 @@ class Engine:
             self.maintenance.most = 1  # Go asks for the next where there is work for it
         self.collector.exits = self.maintenance.ensure_started
         self.collector.complete = self.crew.last_words.tell
-        self.collector_thread = _collector.make_thread(self.collector, self._thread_ended)
+        self.collector_thread = _collector.CollectorThread(self.collector, self._thread_ended)
 
     def _tell(self, payload: bytes) -> None:
         """Emit an event that Go has told of (bridge.Outcomes.Tell's twin)."""
@@ -647,8 +646,14 @@ class Engine:
 
 def _after_fork_in_child() -> None:
     """Results on their way have descriptors that only Go knows, or a thread that is not here."""
-    for engine in _engines:
-        if engine._generation == _fork.generation - 1 and (engine.cache or engine._terminated):
+    # By the weak references themselves: to walk through a WeakSet touches pages in each child.
+    for reference in _engines.data:  # type: ignore[attr-defined]
+        engine = reference()
+        if (
+            engine is not None
+            and engine._generation == _fork.generation - 1
+            and (engine.cache or engine._terminated)
+        ):
             _close_strays()
             return
 

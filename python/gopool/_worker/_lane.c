@@ -46,8 +46,9 @@ enum { LISTEN_COLLECTOR = 1, LISTEN_HUNGRY = 2 };
 #define PAD UINT64_MAX  // instead of `began`: the next record begins at the start of the ring
 
 // How long a worker looks for its next task before it sleeps, in nanoseconds. What a look costs is
-// about what being woken costs, so it is kept up only as long as looking pays.
-enum { SPIN_MOST = 50000, SPIN_START = 20000, SPIN_LEAST = 2500, SPIN_AGAIN_AFTER = 64 };
+// about what being woken costs, so it is kept up only as long as looking pays. The twin of this rule
+// is bridge/spin_linux.go.
+enum { SPIN_MOST = 50000, SPIN_LEAST = 2500, SPIN_AGAIN_AFTER = 64 };
 
 typedef struct {
     PyObject_HEAD
@@ -288,7 +289,9 @@ static int open_lane(Lane *lane, int memory_fd, int bell_fd) {
     cpu_set_t processors;
     lane->may_spin = sched_getaffinity(0, sizeof processors, &processors) != 0 ||
                      CPU_COUNT(&processors) > 1;
-    lane->spin = SPIN_START;
+    // Its first task takes longer to come than a look pays: the parent starts other workers.
+    lane->spin = 0;
+    lane->unspun = SPIN_AGAIN_AFTER - 2;
     lane->memory = memory;
     return 0;
 }

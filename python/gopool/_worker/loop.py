@@ -133,15 +133,6 @@ class Worker:
         self._channel.send(message.pack_ready())
         if initializer is None and dump >= 0:
             crash.arm(dump)  # while the first task is on its way; an initializer may have undone it
-        self._make_pickler()  # likewise
-
-    def _make_pickler(self) -> None:
-        """Make it before it is needed; where it can't be made, the first task will say so."""
-        try:
-            self._dumper.dump(None)
-        except Exception:
-            self._dumper = Dumper()
-        self._dumper.clear()
 
     def _greet(self) -> None:
         flags = 0 if self._channel.lane is None else message.FLAG_LANE
