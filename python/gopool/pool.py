@@ -389,7 +389,7 @@ def _map_method(name: str, mapper: Callable[..., Any]) -> tuple[Callable[..., An
         )
 
     for method, title in ((synchronous, name), (asynchronous, name + "_async")):
-        method.__name__ = title
+        method.__name__, method.__qualname__ = title, f"Pool.{title}"  # TypeErrors name it
         method.__doc__ = (
             f"{getattr(stdlib.Pool, title).__doc__}\n\n"
             "        timeout, soft_timeout and retries are each item's, as in apply_async(): with\n"
@@ -740,4 +740,5 @@ def _dispatching_apply_async(original: Callable[..., Any]) -> Callable[..., Any]
 
 
 for _name, _method in METHODS.items():
+    _method.__qualname__ = f"Pool.{_name}"  # what a TypeError for wrong arguments says
     setattr(Pool, _name, dispatching(getattr(stdlib.Pool, _name), _method))

@@ -122,6 +122,7 @@ class Supervisor:
         self._changed = threading.Condition(threading.RLock())
         self._stopping = False
         self._failure: SupervisorError | None = None
+        self._told = False  # wait() has raised it
         self._closed = False
         with _fork.unforked():
             self._wake_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
@@ -215,6 +216,7 @@ class Supervisor:
         with self._changed:
             done = self._changed.wait_for(self._is_done, timeout)
         if self._failure is not None:
+            self._told = True
             raise self._failure
         return done
 
@@ -230,8 +232,9 @@ class Supervisor:
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        """Stop all children; raises the failure that wait() has not told."""
         self.stop()
-        if kind is None and self._failure is not None:
+        if kind is None and self._failure is not None and not self._told:
             raise self._failure
 
     def _check(self) -> None:

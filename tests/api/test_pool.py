@@ -10,6 +10,7 @@ import pickle
 import threading
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from multiprocessing import pool as stdlib
 from typing import Any
 
@@ -585,3 +586,15 @@ def test_outcomes_of_one_worker_come_in_its_order(context: Any) -> None:
         for _ in range(3):
             results = pool.imap_unordered(bytes, sizes)
             assert [len(result) for result in results] == sizes
+
+
+@pytest.mark.parametrize("name", ["apply", "apply_async", "map", "map_async", "starmap"])
+def test_unknown_keyword(pool: Any, name: str) -> None:
+    """The error names the method as the standard library's does."""
+    arguments = ([f.square],) if name.startswith("apply") else (f.square, [1])
+    texts = []
+    for method in (getattr(pool, name), partial(getattr(stdlib.Pool, name), pool)):
+        with pytest.raises(TypeError) as caught:
+            method(*arguments, chunk_size=3)
+        texts.append(str(caught.value))
+    assert texts[0] == texts[1]

@@ -60,6 +60,15 @@ def test_policies(tmp_path: Path, restart: str, code: int, runs: int) -> None:
     assert (child.state, child.exitcode, child.restarts) == ("ended", code, runs - 1)
 
 
+def test_failure_is_told_once() -> None:
+    """A program that catches what wait() raises is not stopped at the end of the block."""
+    context = gopool.get_context("fork")
+    with gopool.Supervisor(intensity=1, context=context, **QUICK) as supervisor:
+        supervisor.add(f.exit_hard)
+        with pytest.raises(gopool.SupervisorError):
+            supervisor.wait(LONG)
+
+
 def test_restart(context: Any, eventually: Callable[..., None]) -> None:
     """A child that is killed comes back under another number; the others go on."""
     seen: list[events.Event] = []

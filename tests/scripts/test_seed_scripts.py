@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Nine scripts that others wrote for multiprocessing run unchanged and print the same.
 
-They are not part of this repository. The environment variable GOPOOL_SEED_SCRIPTS names their
-folder; without it they are looked for in shared/seed_scripts beside the repository.
+They are not part of this repository: the environment variable GOPOOL_SEED_SCRIPTS names their
+folder, by default shared/seed_scripts beside the repository.
 """
 
 import os
