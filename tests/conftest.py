@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ if getattr(gopool, "__file__", None) is None:
         "`import gopool` found the Go sources' folder, not the Python package: install it first "
         "(`make test`, or `pip install .`)"
     )
+
+# A shell ignores it for what runs in the background, and Python has no KeyboardInterrupt then.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 START_METHODS = ("fork", "spawn", "forkserver")
 

@@ -73,7 +73,8 @@ def test_timeout(pool: Any, way: str) -> None:
 def test_timeout_in_imap(pool: Any, kind: str) -> None:
     """The item that takes too long raises in its place; the others are there."""
     function = functools.partial(u.slow_at, bad=2)
-    results = getattr(pool, kind)(function, range(6), timeout=SHORT)
+    # Long enough for a worker's first task, which imports its function's module.
+    results = getattr(pool, kind)(function, range(6), timeout=1.0)
     values, errors = [], 0
     while True:
         try:
@@ -344,15 +345,18 @@ def test_idle_timeout(context: Any, eventually: Callable[..., None]) -> None:
         assert [result.get() for result in barrier] == [None, None]
 
 
-def test_resize(context: Any, eventually: Callable[..., None]) -> None:
+def test_resize(context: Any, tmp_path: Path, eventually: Callable[..., None]) -> None:
     """A live pool grows at once and shrinks as its workers become free."""
     with context.Pool(1) as pool:
         pool.resize(3)
         assert len(pool._pool) == 3
-        held = [pool.apply_async(f.sleep, (SHORT,)) for _ in range(3)]
+        go_on = tmp_path / "go on"
+        calls = [(str(tmp_path / f"begun-{i}"), str(go_on)) for i in range(3)]
+        held = [pool.apply_async(f.touch_and_wait, call) for call in calls]
         eventually(lambda: all(result.running() for result in held), "all three run")
         pool.resize(1)
-        assert [result.get() for result in held] == [None] * 3
+        go_on.touch()
+        assert len({result.get() for result in held}) == 3
         eventually(lambda: len(pool._pool) == 1, "one worker left")
         assert pool.map(f.square, range(5)) == [0, 1, 4, 9, 16]
         with pytest.raises(ValueError, match="at least 1"):

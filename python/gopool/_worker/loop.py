@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 # The worker that this process is; None in every other process, forked children included.
 _current: Worker | None = None
+_ended: Worker | None = None  # freed with the process: its socket would warn that nobody closed it
 
 
 def main(
@@ -93,7 +94,7 @@ def main(
     except (ParentGone, BrokenPipeError, ConnectionResetError):
         util.debug("gopool worker: the parent is gone")
     finally:
-        _current = None
+        _current, _ended = None, worker
 
 
 class Worker:
