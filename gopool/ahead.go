@@ -158,11 +158,13 @@ func (p *Pool) leastLoaded(now time.Time, most int) (best *worker) {
 		if p.cursor >= len(p.crew) {
 			p.cursor = 0
 		}
-		w := p.crew[p.cursor]
-		at := w.link.Progress(now)
-		if w.state == Busy && at.Awake && at.Unbegun < most && len(w.leases) > 0 &&
-			w.busyFor(at, now) < stalledAfter && w.leases[0].timeout() == 0 && p.mayGrant(w) {
-			most, best = at.Unbegun, w
+		// Only a worker that is ready has said whether it has a lane.
+		if w := p.crew[p.cursor]; w.state == Busy && len(w.leases) > 0 &&
+			w.leases[0].timeout() == 0 && p.mayGrant(w) {
+			at := w.link.Progress(now)
+			if at.Awake && at.Unbegun < most && w.busyFor(at, now) < stalledAfter {
+				most, best = at.Unbegun, w
+			}
 			if most == 0 {
 				break
 			}
