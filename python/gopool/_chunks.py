@@ -85,7 +85,8 @@ class Chunker(Window):
     def wake_at(self, drawn: int, finished: int) -> int:
         """Unfinished chunks at which to go on: before the workers have only what they run."""
         depth = self._depth()
-        return min(drawn - finished, max(depth // 2, min(depth, 2 * self._workers))) - 1
+        below = min(drawn - finished, max(depth // 2, min(depth, 2 * self._workers)))
+        return max(0, below - 1)  # all may be finished since there was no room
 
     def unread_room(self, drawn: int, taken: int) -> int:
         """One chunk more, or none, by items."""

@@ -402,7 +402,9 @@ class CollectorThread(threading.Thread):
         return self.launched
 
     def _await_start(self) -> None:
-        if self.launched and self._generation == _fork.generation:
+        # An interrupted wait may have left the event's own lock taken, so it is not asked in vain.
+        waits = self.launched and not self._started.is_set()
+        if waits and self._generation == _fork.generation:
             self._started.wait()
 
 

@@ -102,13 +102,6 @@ def in_child(hook: Callable[[], None]) -> None:
     _hooks.append(hook)
 
 
-def _after_fork_in_parent() -> None:
-    try:
-        _whole.release()
-    except RuntimeError:
-        pass  # another thread imported this module since the fork's first hooks ran
-
-
 def _after_fork_in_child() -> None:
     global generation
     generation += 1
@@ -133,7 +126,8 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(
-    before=_whole.acquire,  # the C function: no page of a Python one is touched
-    after_in_parent=_after_fork_in_parent,
+    # C functions: they touch no page of a Python one, and no signal's handler comes before them.
+    before=_whole.acquire,
+    after_in_parent=_whole.release,
     after_in_child=_after_fork_in_child,
 )

@@ -315,10 +315,25 @@ class FillingState(Filling):
         return Holder, (self.values,)
 
 
+class FillingItems(dict):  # type: ignore[type-arg]
+    """Likewise, while its items are asked for."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def items(self) -> Any:
+        SHARED[:] = self.number
+        return iter([("values", SHARED)])
+
+    @property
+    def values(self) -> Any:  # type: ignore[override]
+        return self["values"]
+
+
 SHARED = np.zeros(N)
 
 
-@pytest.mark.parametrize("kind", [Filling, FillingState])
+@pytest.mark.parametrize("kind", [Filling, FillingState, FillingItems])
 @pytest.mark.parametrize("with_buffer", [True, False])
 def test_pickling_that_refills_one_buffer(pools: Any, kind: Any, with_buffer: bool) -> None:
     """Nor does map() take a buffer for the one that it sent before, where code of the user's ran

@@ -7,6 +7,8 @@ import errno
 import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -492,3 +494,37 @@ def test_terminate_lets_workers_that_are_done_end_in_order(
 def _sleeps(pid: int) -> bool:
     with open(f"/proc/{pid}/stat") as stat:
         return stat.read().rpartition(")")[2].split()[0] == "S"
+
+
+INTERRUPTED_FORKS = """
+import os, signal
+import gopool
+from gopool import _fork
+
+class Alarm(BaseException):
+    pass
+
+def raise_alarm(number, frame):
+    raise Alarm
+
+parent = os.getpid()
+signal.signal(signal.SIGALRM, raise_alarm)
+for turn in range(400):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 5e-5 + turn % 40 * 1e-5)
+        if os.fork() == 0:
+            os._exit(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except Alarm:
+        if os.getpid() != parent:
+            os._exit(0)
+print(_fork._whole._is_owned())
+"""
+
+
+def test_interrupted_forks_leave_no_lock() -> None:
+    """A handler that raises while a fork's hooks run does not keep gopool's fork lock taken."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_FORKS], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "False\n", done.stderr

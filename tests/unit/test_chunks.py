@@ -267,3 +267,10 @@ def test_an_error_of_the_input_comes_behind_its_items() -> None:
             got += chunk
             chunker.settled(number)
     assert got == list(range(100))
+
+
+def test_wakes_where_all_is_finished_meanwhile() -> None:
+    """The last chunks may finish between the look for room and the question when to go on."""
+    chunker = Chunker(2, None, stream=True)
+    assert chunker.wake_at(4, 4) == 0
+    assert chunker.wake_at(4, 3) == 0
