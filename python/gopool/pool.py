@@ -309,50 +309,60 @@ def _pool_apply(
     return self.apply_async(func, args, kwds, **asked).get()
 
 
-def _pool_apply_async(
-    self: Any,
-    func: Callable[..., Any],
-    args: Iterable[Any] = (),
-    kwds: dict[str, Any] = {},  # noqa: B006  the standard library's signature
-    callback: Callable[[Any], object] | None = None,
-    error_callback: Callable[[BaseException], object] | None = None,
-    *,
-    timeout: float | None = None,
-    soft_timeout: float | None = None,
-    retries: int | None = None,
-) -> EngineResult:
-    """Asynchronous version of `apply()` method.
+def _apply_async(original: Callable[..., Any]) -> Callable[..., Any]:
+    """apply_async() for pools with an engine; all others are served by `original`.
 
-    Args:
-        timeout: seconds that the task may run; then it fails with TaskTimeoutError, and its
-            worker is ended and replaced. None: the pool's task_timeout.
-        soft_timeout: seconds after which SoftTimeoutError is raised inside the task.
-        retries: how often the task may be run again; see the pool's retry_on.
+    Not made by dispatching(): a tiny task would spend a fifth of its submission in passing
+    arguments on.
     """
-    if self._state != _RUN:
-        raise ValueError("Pool not running")
-    options, func = _asked(self, func, timeout, soft_timeout, retries)
-    result = EngineResult(self, callback, error_callback)
-    if callback or error_callback:
-        self._engine.expect_callbacks()
-    result._function = func
-    self._engine.submit(result, CALL, func, (args, kwds), options)
-    return result
+
+    def apply_async(
+        self: Any,
+        func: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: dict[str, Any] = {},  # noqa: B006  the standard library's signature
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        *,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        retries: int | None = None,
+    ) -> Any:
+        """Asynchronous version of `apply()` method.
+
+        Args:
+            timeout: seconds that the task may run; then it fails with TaskTimeoutError, and its
+                worker is ended and replaced. None: the pool's task_timeout.
+            soft_timeout: seconds after which SoftTimeoutError is raised inside the task.
+            retries: how often the task may be run again; see the pool's retry_on.
+        """
+        try:
+            engine = self._engine
+        except AttributeError:
+            own = {"timeout": timeout, "soft_timeout": soft_timeout, "retries": retries}
+            arguments = func, args, kwds, callback, error_callback
+            return original(self, *arguments, **for_original(original, arguments, own))
+        if self._state != _RUN:
+            raise ValueError("Pool not running")
+        options = 0
+        if not (engine.plain_tasks and timeout is soft_timeout is retries is None):
+            call = CallOptions(self._settings, timeout, soft_timeout, retries)
+            options, func = engine.options(call), call.wrapped(func)
+        result = EngineResult(self, callback, error_callback)
+        if callback or error_callback:
+            engine.expect_callbacks()
+        result._function = func
+        nothing = type(args) is tuple and not args and type(kwds) is dict and not kwds
+        engine.submit(result, CALL, func, NO_ARGUMENTS if nothing else (args, kwds), options)
+        return result
+
+    apply_async.__qualname__ = original.__qualname__
+    return apply_async
 
 
 def _given(**wishes: Any) -> dict[str, Any]:
     """What is not None: a subclass may override a method without the keywords."""
     return {name: value for name, value in wishes.items() if value is not None}
-
-
-def _asked(
-    self: Any, func: Any, timeout: float | None, soft_timeout: float | None, retries: int | None
-) -> tuple[int, Any]:
-    """What a call of one task asks for: (Go's number of it, the function to run)."""
-    if self._settings.plain_tasks and timeout is soft_timeout is retries is None:
-        return 0, func
-    call = CallOptions(self._settings, timeout, soft_timeout, retries)
-    return self._engine.options(call), call.wrapped(func)
 
 
 def _map_method(name: str, mapper: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
@@ -650,7 +660,7 @@ _starmap, _starmap_async = _map_method("starmap", stdlib.starmapstar)  # type: i
 
 METHODS: dict[str, Callable[..., Any]] = {
     "apply": _pool_apply,
-    "apply_async": _pool_apply_async,
+    "apply_async": _apply_async,  # makes it
     "map": _map,
     "map_async": _map_async,
     "starmap": _starmap,
@@ -670,8 +680,8 @@ def dispatching(
     original: Callable[..., Any], method: Callable[..., Any]
 ) -> Callable[..., Any]:
     """A method that serves pools with an engine by `method` and all others by `original`."""
-    if method is _pool_apply_async:
-        return _dispatching_apply_async(original)
+    if method is _apply_async:
+        return _apply_async(original)
 
     @functools.wraps(method)
     def dispatch(self: Any, *args: Any, **kwds: Any) -> Any:
@@ -681,62 +691,6 @@ def dispatching(
 
     dispatch.__name__, dispatch.__qualname__ = original.__name__, original.__qualname__
     return dispatch
-
-
-def _dispatching_apply_async(original: Callable[..., Any]) -> Callable[..., Any]:
-    """What dispatching() would give, with the common call of _pool_apply_async() written out: a
-    tiny task spends a fifth of its submission in passing arguments on.
-    """
-
-    def apply_async(
-        self: Any,
-        func: Callable[..., Any],
-        args: Iterable[Any] = (),
-        kwds: dict[str, Any] = {},  # noqa: B006  the standard library's signature
-        callback: Callable[[Any], object] | None = None,
-        error_callback: Callable[[BaseException], object] | None = None,
-        *,
-        timeout: float | None = None,
-        soft_timeout: float | None = None,
-        retries: int | None = None,
-    ) -> Any:
-        try:
-            engine = self._engine
-        except AttributeError:
-            own = {"timeout": timeout, "soft_timeout": soft_timeout, "retries": retries}
-            arguments = func, args, kwds, callback, error_callback
-            return original(self, *arguments, **for_original(original, arguments, own))
-        if (
-            timeout is soft_timeout is retries is None
-            and callback is error_callback is None
-            and engine.plain_tasks
-            and self._state == _RUN
-        ):
-            result = EngineResult(self, None, None)
-            result._function = func
-            if type(args) is tuple and not args and type(kwds) is dict and not kwds:
-                engine.submit(result, CALL, func, NO_ARGUMENTS)
-            else:
-                engine.submit(result, CALL, func, (args, kwds))
-            return result
-        return _pool_apply_async(
-            self,
-            func,
-            args,
-            kwds,
-            callback,
-            error_callback,
-            timeout=timeout,
-            soft_timeout=soft_timeout,
-            retries=retries,
-        )
-
-    return functools.update_wrapper(
-        functools.update_wrapper(apply_async, _pool_apply_async),
-        original,
-        assigned=("__name__", "__qualname__"),
-        updated=(),
-    )
 
 
 for _name, _method in METHODS.items():
