@@ -260,8 +260,8 @@ class Engine:
                 return
             try:
                 load = self._send(number, 0, mode, function, arguments, options)
-            except NoDescriptor:
-                if not self._submit_task(task):
+            except NoDescriptor as error:
+                if not self._no_descriptor(number, 0, error):
                     self.backlog.add([task], 1)
                 return
             except Exception as error:
@@ -284,7 +284,7 @@ class Engine:
         Args:
             listed: whether all objects in its tasks exist already.
         """
-        number, submitter, send = job._job, self._submitter, self._send
+        number = job._job
         remaining = iter(tasks)
         if listed and count > 1:
             remaining = self._submitter.sharing(number, tasks)
@@ -294,21 +294,8 @@ class Engine:
                 if self._congested and self._is_congested():
                     self.backlog.add(itertools.chain([task], remaining), count - done)
                     return
-                if self._terminated or self._generation != _fork.generation:
-                    self._submit_task(task)
-                    continue
-                # As in submit(): written out for chunks of one tiny task.
-                try:
-                    load = send(*task)
-                except NoDescriptor:
-                    if not self._submit_task(task):
-                        self.backlog.add([task], 1)
-                    continue
-                except Exception as error:
-                    self._settle_error(number, task[1], error)
-                    continue
-                if load > BUDGET or len(submitter.regions) >= submitter.max_regions:
-                    self._congested = True
+                if not self._submit_task(task):
+                    self.backlog.add([task], 1)
         except BaseException:  # the input's, or an interrupt
             self.cache.pop(number, None)
             raise
@@ -329,11 +316,7 @@ class Engine:
         try:
             load = submitter.submit(*task)
         except NoDescriptor as error:
-            self._shortage = len(submitter.regions)
-            if self._shortage:
-                self._congested = True
-                return False
-            self._settle_error(task[0], task[1], error.__cause__ or error)
+            return self._no_descriptor(task[0], task[1], error)
         except BaseException as error:
             if not (in_thread or isinstance(error, Exception)):
                 self.cache.pop(task[0], None)
@@ -342,6 +325,15 @@ class Engine:
         else:
             if load > BUDGET or len(submitter.regions) >= submitter.max_regions:
                 self._congested = True
+        return True
+
+    def _no_descriptor(self, job: int, index: int, error: NoDescriptor) -> bool:
+        """Whether a large task failed for want of a descriptor; False: it has to wait for one."""
+        self._shortage = len(self._submitter.regions)
+        if self._shortage:
+            self._congested = True
+            return False
+        self._settle_error(job, index, error.__cause__ or error)
         return True
 
     def _submit_in_thread(self, task: Task) -> None:
@@ -425,9 +417,10 @@ class Engine:
                 return
             try:
                 load = send(number, index, mode, function, item, options)
-            except NoDescriptor:
-                task = number, index, mode, function, item, options
-                self._submit_in_turn(task, feeder.stopped)
+            except NoDescriptor as error:
+                if not self._no_descriptor(number, index, error):
+                    task = number, index, mode, function, item, options
+                    self._submit_in_turn(task, feeder.stopped)
                 return
             except BaseException as error:
                 self._settle_error(number, index, error)

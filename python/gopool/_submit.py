@@ -42,7 +42,6 @@ _MAX_FREE = 16  # pairs kept for the next calls; more callers at a time make the
 
 MAX_REGIONS = 64  # each keeps a descriptor open; fewer where RLIMIT_NOFILE is low
 
-
 # The types that pickle by reference, unless a reducer is registered for them.
 _BY_REFERENCE = frozenset((FunctionType, BuiltinFunctionType, type))
 
@@ -97,32 +96,17 @@ class Functions:
 
     _LIMIT = 4096
     _MAX_DEFINITION = 4096  # bytes; beside MAX_INLINE it fits into a frame
+
     def __init__(self, native: Any, pool: int) -> None:
         self._native = native
         self._pool = pool
         self.known: dict[Any, Known] = {}
 
-    def number(self, function: Any) -> int:
-        """The function's number in this pool; 0: put it into the payload."""
+    def add(self, function: Any) -> int:
+        """The number of a function that is not `known`; 0: put it into the payload."""
         kind = type(function)
         if kind not in _BY_REFERENCE:
             return 0
-        known = self.known.get(function)
-        if known is None:
-            known = self._add(function)
-            if known is None:
-                return 0
-        number, module_name, module, namespace, name = known
-        # Where one of these has changed pickling says what is wrong, or asks the reducer.
-        if (
-            sys.modules.get(module_name) is module
-            and namespace.get(name) is function
-            and not _has_reducer(kind)
-        ):
-            return number
-        return 0
-
-    def _add(self, function: Any) -> Known | None:
         module_name, name = getattr(function, "__module__", None), function.__qualname__
         bound = getattr(function, "__self__", None)
         if (
@@ -130,17 +114,17 @@ class Functions:
             or not (bound is None or isinstance(bound, ModuleType))
             or len(self.known) >= self._LIMIT
         ):
-            return None
+            return 0
         module = sys.modules.get(module_name)
         namespace = getattr(module, "__dict__", {})
-        if namespace.get(name) is not function or _has_reducer(type(function)):
-            return None
+        if namespace.get(name) is not function or _has_reducer(kind):
+            return 0
         definition = _by_reference(function)
         if len(definition) > self._MAX_DEFINITION:
-            return None
+            return 0
         number = self._send(definition)
-        known = self.known[function] = number, module_name, module, namespace, name
-        return known
+        self.known[function] = number, module_name, module, namespace, name
+        return number
 
     def _send(self, definition: bytes) -> int:
         desk = take_desk(self._native)
@@ -185,7 +169,7 @@ class Submitter:
         self._native = native
         self._pool = pool
         self._known = functions.known
-        self._number = functions.number
+        self._add = functions.add
         self._desks: list[Desk] = native.desks
         self._submit: Callable[..., int] = native.Submit
         # Descriptors of unsettled tasks' regions: the outcome says when to close one.
@@ -218,20 +202,20 @@ class Submitter:
             nothing any more; for a large payload NoDescriptor, and OSError where it finds no
             memory.
         """
-        # Functions.number() and take_desk(), written out for a function that was sent before.
         kind = type(function)
         pickler: Any = reduction.ForkingPickler
         known = self._known.get(function) if kind in _BY_REFERENCE else None
-        if (
-            known is not None
-            and sys.modules.get(known[1]) is known[2]
+        if known is None:
+            number = self._add(function)
+        elif (
+            sys.modules.get(known[1]) is known[2]
             and known[3].get(known[4]) is function
-            and kind not in copyreg.dispatch_table
+            and kind not in copyreg.dispatch_table  # _has_reducer(), without a call for each task
             and kind not in pickler._extra_reducers
         ):
             number = known[0]
         else:
-            number = self._number(function)
+            number = 0  # pickling says what is wrong, or asks the reducer
         shares = bool(self._sharings) and job in self._sharings
         desks = self._desks
         try:
