@@ -70,9 +70,8 @@ func (w *PoolWires) Submit(t *gopool.Task) (load uint64, err error) {
 // Take is Outcomes.Take, of what lies in lanes too. Where it says that there is nothing, workers
 // wake the collector.
 func (w *PoolWires) Take(consumed int) int {
-	if w.listening.Swap(false) {
+	if w.ignore() {
 		w.Outcomes.Awake() // a worker may have woken it: nobody needs to
-		w.tell((*lane).ignore)
 	}
 	w.Drain()
 	w.LookAgain()
@@ -91,9 +90,7 @@ func (w *PoolWires) Borrow(job uint64, area []byte) (size int) {
 	if !w.Outcomes.claim() {
 		return 0
 	}
-	if w.listening.Swap(false) {
-		w.tell((*lane).ignore)
-	}
+	w.ignore()
 	w.spin.until(func() bool {
 		w.Drain()
 		w.LookAgain()
@@ -120,6 +117,15 @@ func (w *PoolWires) listen() {
 	w.tell((*lane).listen)
 	w.Drain() // what came before they were told wakes it through the outcomes
 	w.LookAgain()
+}
+
+// ignore undoes listen; false: there was nothing to undo.
+func (w *PoolWires) ignore() bool {
+	if !w.listening.Swap(false) {
+		return false
+	}
+	w.tell((*lane).ignore)
+	return true
 }
 
 func (w *PoolWires) tell(how func(*lane, uint32)) {

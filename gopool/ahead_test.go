@@ -71,10 +71,7 @@ func TestSteal(t *testing.T) {
 func TestStealOnlyWhatIsWorthIt(t *testing.T) {
 	c := newAheadBench(t)
 	busy := c.worker().boot()
-	c.measure(busy, 20*time.Microsecond)
-	c.submit(1)
-	busy.begin()
-	busy.awake, busy.busy = true, time.Microsecond
+	c.occupy(busy, 20*time.Microsecond)
 	c.submit(2)
 	require.Len(t, busy.unread, 2, "placed behind the one that runs")
 	idle := c.worker().boot()
@@ -129,6 +126,16 @@ func (c *fakeClock) measure(w *fakeWorker, took time.Duration) {
 		c.now = c.now.Add(took)
 		w.finish(id)
 	}
+}
+
+// occupy has a worker, awake, begin a task of a function that is measured first.
+func (c *fakeClock) occupy(w *fakeWorker, took time.Duration) TaskID {
+	c.t.Helper()
+	c.measure(w, took)
+	c.submit(1)
+	id := w.begin()
+	w.awake, w.busy = true, time.Microsecond
+	return id
 }
 
 // While all workers are busy, a quick task goes behind another at once: no worker has to ask for it.
@@ -196,10 +203,7 @@ func TestTickTakesBackFromASlowTask(t *testing.T) {
 func TestTickTakesBackWithoutNews(t *testing.T) {
 	c := newAheadBench(t)
 	slow, starting := c.worker().boot(), c.worker()
-	c.measure(slow, 10*time.Microsecond)
-	c.submit(1)
-	slow.begin()
-	slow.awake, slow.busy = true, time.Microsecond
+	c.occupy(slow, 10*time.Microsecond)
 	c.submit(3)
 	require.Len(t, slow.unread, 3)
 	slow.busy = time.Hour
@@ -214,10 +218,7 @@ func TestTickTakesBackWithoutNews(t *testing.T) {
 func TestNothingIsTakenBackFromTheOnlyWorker(t *testing.T) {
 	c := newAheadBench(t)
 	slow := c.worker().boot()
-	c.measure(slow, 10*time.Microsecond)
-	c.submit(1)
-	slow.begin()
-	slow.awake, slow.busy = true, time.Microsecond
+	c.occupy(slow, 10*time.Microsecond)
 	c.submit(3)
 	slow.busy = time.Hour
 	c.advance(2 * stalledAfter)
@@ -230,10 +231,7 @@ func TestTicksEndWithTheTasksAhead(t *testing.T) {
 	c := newAheadBench(t)
 	w := c.worker().boot()
 	c.worker() // somebody for whom a task could be taken back
-	c.measure(w, 10*time.Microsecond)
-	c.submit(1)
-	running := w.begin()
-	w.awake, w.busy = true, time.Microsecond
+	running := c.occupy(w, 10*time.Microsecond)
 	c.submit(1)
 	c.advance(5 * time.Millisecond)
 	require.Equal(t, []TaskID{w.unread[0]}, w.unread, "it is left where it is")

@@ -41,8 +41,8 @@ Payload = bytes | bytearray | memoryview | int
 Task = tuple[int, int, int, bytes | int, bytes | None]
 
 
-def body_of_done(task: int, status: int, payload: bytes) -> bytes:
-    """Build the body of a Done frame, for a lane."""
+def body_of_done(task: int, status: int, payload: Payload) -> bytes:
+    """Build the body of a Done frame; a lane takes it without the frame."""
     body: bytes = _pack((DONE, task, status, payload))
     return body
 
@@ -59,7 +59,7 @@ def pack_done(task: int, status: int, payload: Payload) -> bytes:
     Raises:
         FrameTooLargeError: payload is larger than a frame; not below MAX_INLINE.
     """
-    return frame(_pack((DONE, task, status, payload)))
+    return frame(body_of_done(task, status, payload))
 
 
 def pack_hello(pid: int, flags: int = 0) -> bytes:
