@@ -489,7 +489,7 @@ ARROW = [
 @pytest.mark.parametrize("name", ARROW)
 def test_arrow(pools: Any, written: list[int], name: str) -> None:
     """Arrow's objects travel beside the pickle, both ways, and are equal to what was sent."""
-    arrow = pytest.importorskip("pyarrow")
+    arrow = pytest.importorskip("pyarrow", reason="pip install pyarrow: a large package")
     column = arrow.array(np.arange(N))
     obj = {
         "array": column,

@@ -100,7 +100,7 @@ def test_broken_venv_is_made_anew(folder: Path) -> None:
 
 def test_libraries_to_compare_with_are_those_of_the_group() -> None:
     """Where the group can't be installed as a whole, make tries its members one by one."""
-    tomllib = pytest.importorskip("tomllib")
+    tomllib = pytest.importorskip("tomllib", reason="part of Python from 3.11 on")
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     done = _make(ROOT, "--eval=show: ; @echo $(BENCH_GROUP)", "show")
     assert done.stdout.split() == groups["bench"]
