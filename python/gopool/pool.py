@@ -211,10 +211,11 @@ def start(
 ) -> bool:
     """Give a Pool object, of any class, an engine and start it.
 
-    Returns False, with a warning, where this process's limits don't let Go load: the pool is to
-    be the standard library's then.
+    Returns False, with a warning, where this process's limits don't let Go load, or don't let the
+    pool have its shared memory: it is to be the standard library's then.
 
     Raises:
+        OSError: EFBIG, where RLIMIT_FSIZE is too small for that one too.
         GopoolError: that, with a keyword of gopool's own that is not at its default.
     """
     self._state = stdlib.INIT  # __del__ looks at it, whatever is refused here
@@ -232,7 +233,7 @@ def _start(
     context: Any,
 ) -> bool:
     self._pool = []
-    obstacle = _core.obstacle()
+    obstacle = _core.obstacle() or _core.file_obstacle()
     if obstacle is not None:
         settings.refuse_changed(obstacle)
         _core.warn_unsupervised(obstacle)
