@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import util
 from typing import Any, NoReturn
 
 state: dict[str, Any] = {}
@@ -317,6 +318,20 @@ def replace_descriptors_and_fork(told: str) -> None:
             file.write(str(there))
         os._exit(0)
     os.waitpid(pid, 0)
+
+
+def never_end(way: str) -> int:
+    """Leave something behind that keeps this process from ending in order; returns its number."""
+    if way == "thread":
+        threading.Thread(target=pause_for_ever).start()
+    else:
+        util.Finalize(None, pause_for_ever, exitpriority=1)
+    return os.getpid()
+
+
+def pause_for_ever() -> None:
+    """Never return."""
+    threading.Event().wait()
 
 
 def fork_and_return() -> str:

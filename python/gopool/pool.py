@@ -106,16 +106,19 @@ class Pool(stdlib.Pool):
             worker at terminate(), maxtasksperchild), after its last task and before its
             finalizers. What it raises is printed as a traceback and changes nothing else. Ctrl-C
             does not interrupt it. It travels as the initializer does. A worker that is killed, or
-            whose initializer failed, does not call it.
+            whose initializer failed, does not call it. One that retires while the pool goes on
+            has `kill_grace` seconds, and five at least, until its process has ended.
         daemon: False lets tasks make processes and pools of their own; a worker that ends in
-            order joins those processes first, as a non-daemonic process does. No pool worker, at
+            order joins those processes first, as a non-daemonic process does, and has as long as
+            one of them runs. No pool worker, at
             whatever depth, outlives the process that made its pool.
         capture_stderr: True keeps the last lines that each worker wrote to descriptor 2, for
             WorkerLostError.stderr. They still reach this process's descriptor 2, through a pipe
             and a thread here: so isatty() is false in a worker, what several processes write may
             come in another order, and a worker waits once the pipe is full (64 KiB) while this
             process runs no Python code.
-        kill_grace: seconds between asking a worker to end and killing it.
+        kill_grace: seconds between asking a worker to end and killing it; five at least where it
+            retires, since nothing hurries then.
         on_event: called with each gopool.events.Event of the pool, in the thread that runs
             callbacks or the one that replaces workers.
 
