@@ -21,6 +21,16 @@ var (
 	OOBSize = oobSize
 )
 
+// BringsFD is what is asked before a message is received, MustWait what follows.
+var BringsFD = bringsFD
+
+// MustWait is called as the workers' links do.
+func (q *Outcomes) MustWait(socket int, pause, resume func()) bool {
+	q.receiving.Lock()
+	defer q.receiving.Unlock()
+	return q.mustWait(socket, pause, resume)
+}
+
 // Claim, Unclaim and Lend are what Borrow is made of.
 func (q *Outcomes) Claim() bool                              { return q.claim() }
 func (q *Outcomes) Unclaim()                                 { q.unclaim() }

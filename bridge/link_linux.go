@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,6 +54,7 @@ type WorkerLink struct {
 	usesLane bool
 	sent     []gopool.TaskID // by the socket and not settled, oldest first
 	allRead  bool            // none of them lies in the socket
+	waits    atomic.Bool     // its next message stays in the socket (scarce_linux.go)
 }
 
 // inbox is the receiving memory of one poller; its handlers run one at a time.
@@ -316,7 +318,8 @@ func (l *WorkerLink) exited() {
 	defer l.wires.LookAgain()
 	l.listening.Lock()
 	defer l.listening.Unlock()
-	for l.readOne() {
+	if !l.readToTheEnd() {
+		return
 	}
 	for l.drainNext(false) {
 	}
@@ -353,6 +356,9 @@ func (l *WorkerLink) drainAll() {
 		if !l.readElsewhere() {
 			break
 		}
+	}
+	if l.waits.Load() {
+		return
 	}
 	// What is still out of order its worker never told of, or told of twice.
 	for l.drainNext(false) {
@@ -411,8 +417,15 @@ func (l *WorkerLink) refuse(err error) {
 // readOne handles one message; false: none is waiting, or the worker broke the protocol and is
 // listened to no more.
 func (l *WorkerLink) readOne() bool {
-	if l.broken {
+	if l.broken || l.waits.Load() {
 		return false
+	}
+	if l.socket != nil && bringsFD(l.ends.Socket, l.inbox.buf) { // without a watch it has no task yet
+		l.outcomes.receiving.Lock()
+		defer l.outcomes.receiving.Unlock()
+		if l.mustWait() {
+			return false
+		}
 	}
 	frame, fd, ok, err := receive(l.ends.Socket, l.inbox.buf, l.inbox.oob)
 	if err == nil && !ok {
@@ -464,7 +477,9 @@ func (l *WorkerLink) done(m *Done, fd int, in *laneOutcome) error {
 	}
 	if fd == lostFD {
 		o = gopool.Outcome{Status: gopool.StatusRefused, Failure: &gopool.Failure{
-			Text: "the outcome can't be received: this process may open no more descriptors"}}
+			Text: fmt.Sprintf("the task is done, but its outcome of %d bytes was lost: this process may open no "+
+				"more descriptors (RLIMIT_NOFILE is %d; raise `ulimit -n`, or hold fewer files open)",
+				m.RegionSize, openLimit())}}
 	}
 	err := l.pool.Settle(l.id, gopool.TaskID(m.ID), &o)
 	if err != nil {

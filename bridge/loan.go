@@ -33,7 +33,7 @@ func (q *Outcomes) unclaim() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.watched = false
-	if q.head != q.tail || q.poked || q.drained {
+	if q.head != q.tail || q.poked || q.drained || q.scarce.place == asked {
 		q.rouse()
 	}
 }

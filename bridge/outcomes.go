@@ -22,6 +22,8 @@ type Outcomes struct {
 	mem  []byte
 	wake int // eventfd of the collector
 
+	receiving sync.Mutex // held while a message that brings a descriptor is received and handled
+
 	mu       sync.Mutex // guards what follows; Poller.mu may be taken while it is held
 	head     uint64     // bytes ever written
 	tail     uint64     // bytes ever read
@@ -35,6 +37,7 @@ type Outcomes struct {
 	poked    bool              // a worker has ended since Take last said so
 	most     int               // regions that may be unread
 	resume   []func()          // called when there is room again
+	scarce   scarcity          // whether descriptors are (scarce_linux.go)
 	watched  bool              // a thread looks for its outcome: the collector is not to be woken
 	lent     map[uint64]record // outcomes that such a thread has read, by job (loan.go)
 }
@@ -153,12 +156,13 @@ func (q *Outcomes) write(r *record) bool {
 // Take says where in the ring there is something to read, in the upper half of the result, and how
 // many bytes up to the ring's end, in the lower. consumed is what was read since the last call. 0:
 // nothing, wait on the eventfd; -1: nothing, and nothing will come; -2: first of all, a worker has
-// ended; ask again.
+// ended; ask again; -3: a descriptor that is kept for this is to be closed, or there is none; ask again.
 func (q *Outcomes) Take(consumed int) int {
 	q.mu.Lock()
 	q.consume(uint64(consumed))
 	var resume []func()
-	if !q.full() {
+	q.scarce.placed(consumed, q.wake)
+	if !q.full() && (q.scarce.place != asked || q.drained) {
 		resume, q.resume = q.resume, nil
 	}
 	available := q.available()
@@ -198,6 +202,9 @@ func (q *Outcomes) available() int {
 	case q.poked: // before any outcome, whose callback may wait for the worker's replacement
 		q.poked = false
 		return -2
+	case q.scarce.place == asked && !q.drained:
+		q.scarce.place = making
+		return -3
 	case n > 0:
 		return int(q.tail%size)<<32 | int(n)
 	case q.drained && len(q.lent) == 0:

@@ -365,6 +365,8 @@ func TestUnknownHandles(t *testing.T) {
 		"Submit":            func(h int) int { return pyapi.Submit(h, p.staging, 1, 1, 1, 0, 0, 0) },
 		"SubmitRegion":      func(h int) int { return pyapi.SubmitRegion(h, 0, 1, 1, 1, 0, 0, 0) },
 		"Take":              func(h int) int { return pyapi.Take(h, 0) },
+		"Tight":             pyapi.Tight,
+		"Tighten":           func(h int) int { return pyapi.Tighten(h, 0) },
 		"StagingClose":      pyapi.StagingClose,
 		"ProcessReaped":     func(h int) int { return pyapi.ProcessReaped(h, 0, 1) },
 		"worker of a pool":  func(h int) int { return pyapi.WorkerReaped(p.handle, h, 0, 1) },

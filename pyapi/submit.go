@@ -138,6 +138,29 @@ func Take(pool, consumed int) int {
 	return wires.Take(consumed)
 }
 
+// Tighten says that this process may open no more descriptors. taking is 1 before it gives up one of
+// its own for a task, so that no result takes that place, and 0 afterwards.
+func Tighten(pool, taking int) int {
+	wires, err := pools.get(pool)
+	if err != nil {
+		return codeOf(err)
+	}
+	wires.Outcomes.Tighten(taking != 0)
+	return 0
+}
+
+// Tight is 1 where this process could open no more descriptors, and can open few since.
+func Tight(pool int) int {
+	wires, err := pools.get(pool)
+	if err != nil {
+		return codeOf(err)
+	}
+	if wires.Outcomes.Tight() {
+		return 1
+	}
+	return 0
+}
+
 // Borrow looks for the small value of a job, whose waiter reads it instead of the collector, and
 // copies it into a staging area. The result is its size in bytes; 0: it is not there. Return follows.
 func Borrow(pool, staging, job int) int {

@@ -9,6 +9,7 @@ sleeps a thread that waits for one small value may read that for itself (`read_f
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -22,6 +23,7 @@ import msgpack
 
 from gopool import _fork, _jobs
 from gopool._jobs import AsyncResult, MapResult
+from gopool._reserve import Places
 from gopool.exceptions import (
     BrokenPoolError,
     GopoolError,
@@ -42,6 +44,7 @@ _RECORD = struct.Struct("<IIQQQqqQ")
 _RECORD_SIZE = _RECORD.size
 _PAD = 0xFFFFFFFF
 _PLACE, _SIZE = 32, 0xFFFFFFFF  # of what lies in the ring, in a result of Take or Borrow
+_SCARCE = -3  # of Take: a result comes that can't be received without one descriptor more
 _WORKER_ENDED = -2  # of Take: no outcome yet, but the maintenance thread has something to do
 
 _VALUE, _ERROR, _ENCODING, _LOST, _BROKEN, _REFUSED, _TIMEOUT, _CANCELLED = range(8)
@@ -67,6 +70,7 @@ class Collector:
         cache: dict[int, Any],
         close_region: Callable[[int], None],
         after_batch: Callable[[], None],
+        places: Places,
     ) -> None:
         self._take = take
         self._ring = ring
@@ -74,6 +78,7 @@ class Collector:
         self._cache = cache
         self._close_region = close_region
         self._after_batch = after_batch
+        self._places = places
         self.exits: Callable[[], object] = _nothing  # called where workers may have ended
         # Called with each error about a worker, to complete it.
         self.complete: Callable[[Any], object] = lambda error: None
@@ -121,9 +126,12 @@ class Collector:
                 self._settle_records(position, position + consumed)
                 if self._generation != _fork.generation:
                     return  # a callback forked, and this is its child
+                self._places.of_result.renew()
                 self._after_batch()
             elif taken == 0:
                 os.eventfd_read(self._wake_fd)
+            elif taken == _SCARCE:
+                self._make_place()
             else:
                 self.exits()
                 if taken != _WORKER_ENDED:
@@ -131,6 +139,16 @@ class Collector:
         with self._waking:
             self._ended = True
         self._settle_local()
+
+    def _make_place(self) -> None:
+        """Have a place for one descriptor more. What a result needs is imported in it first: that
+        takes descriptors as well.
+        """
+        self._places.make_one()
+        with contextlib.suppress(Exception), _fork.unforked():
+            from gopool import _regions
+
+            _regions.prepare()
 
     def release(self) -> None:
         """Let go of the ring's memory, after run() returned or where it never ran, and of whom
@@ -252,16 +270,20 @@ class Collector:
             self._close_region(task_region)
         if job not in self._cache:  # dropped by terminate()
             if region >= 0:
-                os.close(region)
+                self._close_result(region)
             return
         # Released at once: the traceback of an error would keep the ring's memory.
         with memoryview(self._ring) as ring, ring[start : start + size] as payload:
-            outcome = _outcome(status, payload, region, region_size)
+            outcome = _outcome(status, payload, region, region_size, self._close_result)
         if status in (_LOST, _BROKEN):
             self.complete(outcome[1])
         if status in (_LOST, _TIMEOUT):
             amend(outcome[1], task=_jobs.describe(self._cache.get(job), index))
         self._settle(job, index, outcome)
+
+    def _close_result(self, fd: int) -> None:
+        if not self._places.of_result.take_over(fd):
+            os.close(fd)
 
     def _settle(self, job: int, index: int, outcome: tuple[bool, Any]) -> None:
         waiting = self._cache.get(job)
@@ -282,16 +304,22 @@ def _nothing(*arguments: object) -> None:
     pass
 
 
-def _outcome(status: int, payload: memoryview, region: int, region_size: int) -> tuple[bool, Any]:
+def _outcome(
+    status: int,
+    payload: memoryview,
+    region: int,
+    region_size: int,
+    close: Callable[[int], object],
+) -> tuple[bool, Any]:
     """What a record says, as (ok, value or exception)."""
     try:
         if status == _VALUE:
             if region >= 0:
-                return True, _regions(region).load(region, region_size)
+                return True, _regions(region, close).load(region, region_size, close)
             return True, pickle.loads(payload)
         if status in (_ERROR, _ENCODING):
             if region >= 0:
-                return False, _exception(_regions(region).read(region, region_size))
+                return False, _exception(_regions(region, close).read(region, region_size, close))
             return False, _exception(payload)
         return False, _failure(status, payload)
     except BaseException as error:
@@ -305,12 +333,12 @@ def _unreadable(error: BaseException) -> tuple[bool, Any]:
     return False, failure
 
 
-def _regions(fd: int) -> Any:
+def _regions(fd: int, close: Callable[[int], object]) -> Any:
     try:
         with _fork.unforked():
             from gopool import _regions
     except BaseException:
-        os.close(fd)
+        close(fd)
         raise
     return _regions.regions
 

@@ -31,6 +31,7 @@ import msgpack
 from gopool import _collector, _core, _fork, _jobs, _options
 from gopool._crew import Crew, Maintenance
 from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder, Window
+from gopool._reserve import Places
 from gopool._submit import Functions, NoDescriptor, Submitter, affordable_regions
 from gopool._worker import filesize
 from gopool._worker.call import CALL, MAP, STARMAP
@@ -93,6 +94,7 @@ class Engine:
         )
         with _fork.unforked():
             self._wake_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
+        self._places = Places(self._wake_fd)
         self.crew = Crew(pool, pool._pool, arguments, settings, self._wake_fd)
         self._options: dict[tuple[int, int, int, int], int] = {}
         self._feeders: set[IMapFeeder | TaskFeeder] = set()
@@ -133,7 +135,7 @@ class Engine:
             if self.handle:
                 self.terminate()
             else:
-                _fork.close(self._wake_fd)
+                self._close_bell()
             raise
         if maxtasks:
             self.maintenance.ensure_started()  # workers will end, whatever callbacks wait for
@@ -186,7 +188,8 @@ class Engine:
 
     def _wire(self, native: Any, handle: int) -> None:
         """Make the parts of this side."""
-        self._submitter = Submitter(native, handle, Functions(native, handle), self.workers)
+        functions = Functions(native, handle)
+        self._submitter = Submitter(native, handle, functions, self.workers, self._places)
         self._send = self._submitter.submit
         self._room = Room(self._has_room)
         self._feed_room = Room(self._has_feed_room)
@@ -200,6 +203,7 @@ class Engine:
             self.cache,
             self._submitter.close_region,
             self._make_room,
+            self._places,
         )
         self.collector.on_event = self._tell
         self._running = 2  # threads that use Go's part of the pool
@@ -332,6 +336,8 @@ class Engine:
     def _no_descriptor(self, job: int, index: int, error: NoDescriptor) -> bool:
         """Whether a large task failed for want of a descriptor; False: it has to wait for one."""
         self._shortage = len(self._submitter.regions)
+        if error.__cause__ is None:  # another task had the last one, and may be settled by now
+            self._shortage = max(1, self._shortage)
         if self._shortage:
             self._congested = True
             return False
@@ -620,7 +626,8 @@ class Engine:
         self.collector.release()
         _core.checked(self.native.PoolRelease(handle))
         _fork.unmap(self._ring)
-        _fork.close(self._wake_fd, self._event_fd)
+        _fork.close(self._event_fd)
+        self._close_bell()
         # What refers back here would keep this engine, and its threads' objects, until the next
         # garbage collection; and each forked child tidies up every Thread object that there is.
         for part in (self._room, self._feed_room, self.backlog, self.maintenance):
@@ -628,6 +635,10 @@ class Engine:
         regions = sys.modules.get("gopool._regions")
         if regions is not None and not _engines:
             regions.warm.drop()
+
+    def _close_bell(self) -> None:
+        self._places.close()
+        _fork.close(self._wake_fd)
 
     # Faces.
 

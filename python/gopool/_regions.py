@@ -10,9 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gopool import _fork
-from gopool._worker import regions, warm
+from gopool._worker import mapping, regions, warm
 
-__all__ = ["regions", "warm"]
+__all__ = ["prepare", "regions", "warm"]
+
+
+def prepare() -> None:
+    """Give up kept regions, and have what the next one to be received needs but its descriptor."""
+    warm.drop()
+    mapping.prepare()
 
 
 def _make(create: Callable[[], int]) -> int:

@@ -22,6 +22,7 @@ from multiprocessing import reduction
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from gopool import _core, _fork
+from gopool._reserve import Places
 from gopool._worker import filesize
 from gopool._worker.call import NO_ARGUMENTS, NOTHING
 from gopool._worker.channel import MAX_INLINE
@@ -40,6 +41,8 @@ _STDLIB_PICKLER = reduction.ForkingPickler  # unless the user put another in its
 
 _STAGING_SIZE = 65_536  # bytes; holds MAX_INLINE
 _MAX_FREE = 16  # pairs kept for the next calls; more callers at a time make their own
+
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 MAX_REGIONS = 64  # each keeps a descriptor open; fewer where RLIMIT_NOFILE is low
 
@@ -149,8 +152,15 @@ def _has_reducer(kind: type) -> bool:
     return kind in copyreg.dispatch_table or kind in pickler._extra_reducers
 
 
+def _lacks_descriptor(error: Exception) -> bool:
+    # An import finds nothing where it may open nothing.
+    return isinstance(error, ImportError) or getattr(error, "errno", 0) in _NO_DESCRIPTOR
+
+
 class NoDescriptor(Exception):
-    """A large task finds no descriptor for its region; the cause is the system's error."""
+    """A large task finds no descriptor for its region; the cause is the system's error, or None
+    where another task has the last one.
+    """
 
 
 def affordable_regions(workers: int) -> int:
@@ -158,8 +168,8 @@ def affordable_regions(workers: int) -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return MAX_REGIONS
-    # Six descriptors for each worker, fifteen for the process, and some for the program. A result's
-    # region is open twice while it is read.
+    # Six descriptors for each worker, seventeen for the process, and some for the program. A
+    # result's region is open twice while it is read.
     spare = limit - 6 * workers - 35
     return max(1, min(MAX_REGIONS, spare // 4))
 
@@ -167,9 +177,17 @@ def affordable_regions(workers: int) -> int:
 class Submitter:
     """Hands the tasks of one pool to Go."""
 
-    def __init__(self, native: Any, pool: int, functions: Functions, workers: int) -> None:
+    def __init__(
+        self,
+        native: Any,
+        pool: int,
+        functions: Functions,
+        workers: int,
+        places: Places,
+    ) -> None:
         self._native = native
         self._pool = pool
+        self._places = places
         self._known = functions.known
         self._add = functions.add
         self._desks: list[Desk] = native.desks
@@ -271,12 +289,7 @@ class Submitter:
         fn: int,
         options: int,
     ) -> int:
-        try:
-            fd, size = self._write(chunks, job if shares else 0)
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                raise NoDescriptor from error
-            raise
+        fd, size = self._write(chunks, job if shares else 0)
         # From here on whoever takes it out of the set closes it: this method, where Go refuses
         # it, the collector with the outcome, or terminate().
         self.regions.add(fd)
@@ -288,6 +301,20 @@ class Submitter:
 
     def _write(self, chunks: list[Any], job: int) -> tuple[int, int]:
         """Write a region; job is the one whose buffers are sent once, or 0."""
+        places = self._places
+        with places.writing:
+            if places.tight and not self._native.Tight(self._pool):
+                places.tight = False
+            if not places.tight:
+                try:
+                    return self._write_freely(chunks, job)
+                except (OSError, ImportError) as error:
+                    if not _lacks_descriptor(error):
+                        raise
+                    places.tight = True
+        return self._write_in_reserve(chunks)
+
+    def _write_freely(self, chunks: list[Any], job: int) -> tuple[int, int]:
         with _fork.unforked():
             from gopool import _regions, _sharing
         if not job:
@@ -296,6 +323,27 @@ class Submitter:
         if sharing is None:
             sharing = self._sharings[job] = _sharing.Sharing()
         return sharing.write(chunks)
+
+    def _write_in_reserve(self, chunks: list[Any]) -> tuple[int, int]:
+        """The same where there is no descriptor but the one that is kept for it: while another task
+        has that, this one has to wait.
+        """
+        if self.regions:
+            raise NoDescriptor
+        self._native.Tighten(self._pool, 1)
+        self._places.of_task.give_up()
+        try:
+            with _fork.unforked():
+                from gopool import _regions
+            _regions.warm.drop()
+            return _regions.regions.write_once(chunks)
+        except (OSError, ImportError) as error:
+            self._places.of_task.renew()
+            if _lacks_descriptor(error):
+                raise NoDescriptor from error
+            raise
+        finally:
+            self._native.Tighten(self._pool, 0)
 
     def _stop_sharing(self, job: int) -> None:
         sharing = self._sharings[job]
@@ -308,7 +356,8 @@ class Submitter:
             self.regions.remove(fd)
         except KeyError:
             return
-        _fork.close(fd)
+        if not self._places.of_task.take_over(fd):
+            _fork.close(fd)
 
     def close_regions(self) -> None:
         """Close the regions of the tasks that a terminated pool dropped."""

@@ -206,7 +206,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("spare", [3, 5])
+@pytest.mark.parametrize("spare", [0, 3, 5])
 def test_program_that_uses_all_descriptors(tmp_path: Any, spare: int) -> None:
     """Large arguments wait for one another where the program leaves descriptors for few of them."""
     done = f.run_script(tmp_path, NO_DESCRIPTORS.format(spare=spare))
@@ -214,16 +214,117 @@ def test_program_that_uses_all_descriptors(tmp_path: Any, spare: int) -> None:
 
 
 def test_program_that_leaves_no_descriptor(tmp_path: Any) -> None:
-    """Where it leaves none, a large argument is the system's error, and small ones go on."""
+    """Where gopool has none in reserve either, a large argument is the system's error, a large
+    result one that says what to do, and small ones go on.
+    """
     script = NO_DESCRIPTORS.format(spare=0).partition("        for name in")[0] + """
-        try:
-            pool.apply(f.last, (values[0],))
-        except OSError as error:
-            print(error)
+        Reserve.give_up = lambda self: False
+        for large in ((f.last, (values[0],)), (bytes, (300_000,))) * 2:
+            try:
+                pool.apply(*large)
+            except (OSError, gopool.GopoolError) as error:
+                print(error)
         print(pool.map(f.square, range(3)))
 """
+    script = "from gopool._reserve import Reserve\n" + script
     done = f.run_script(tmp_path, script)
-    f.assert_silent_success(done, "[Errno 24] Too many open files\n[0, 1, 4]\n")
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    lost = (
+        "the task is done, but its outcome of 300072 bytes was lost: this process may open no "
+        f"more descriptors (RLIMIT_NOFILE is {limit}; raise `ulimit -n`, or hold fewer files open)"
+    )
+    f.assert_silent_success(done, f"[Errno 24] Too many open files\n{lost}\n" * 2 + "[0, 1, 4]\n")
+
+
+LIMIT_BELOW_WHAT_IS_OPEN = """
+import os, resource, sys
+import numpy as np
+import functions as f
+import gopool
+
+def no_more():
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (6 if int(sys.argv[2]) else 30, hard))
+    spare = []
+    try:
+        while True:
+            spare.append(os.dup(0))
+    except OSError:
+        return spare
+
+if __name__ == "__main__":
+    context = gopool.get_context(sys.argv[1])
+    with context.Pool(2) as pool:
+        pool.map(f.square, range(4))
+        kept = no_more()
+        print({len(pool.apply(bytes, (300_000,))) for _ in range(20)})
+        results = [pool.apply_async(bytes, (300_000,)) for _ in range(50)]
+        print({len(result.get()) for result in results})
+        values = [np.full(40_000, number) for number in range(60)]
+        for name in "map", "imap":
+            back = getattr(pool, name)(f.identity, values, 1)
+            print([int(one[-1]) for one in back] == list(range(60)))
+        print([int(pool.apply(f.last, (one,))) for one in values] == list(range(60)))
+        print(pool.map(f.square, range(3)))
+        pool.close()
+        pool.join()
+"""
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_limit_below_what_is_open(tmp_path: Any, start_method: str, below: bool) -> None:
+    """Large arguments and results arrive, one after the other, after RLIMIT_NOFILE was lowered so
+    far that this process may open nothing more, also where most that it has open is beyond it.
+    """
+    done = f.run_script(tmp_path, LIMIT_BELOW_WHAT_IS_OPEN, start_method, str(int(below)))
+    printed = "{300000}\n" * 2 + "True\n" * 3 + "[0, 1, 4]\n"
+    f.assert_silent_success(done, printed)
+
+
+LAST_RESULT = """
+import os, resource
+import gopool
+
+if __name__ == "__main__":
+    with gopool.get_context("fork").Pool(1) as pool:
+        pool.apply(abs, (1,))  # what submissions need is there from now on
+    pool.join()
+    with gopool.get_context("fork").Pool(2, maxtasksperchild=1) as pool:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (6, hard))
+        results = [pool.apply_async(bytes, (300_000,)) for _ in range(2)]
+        print([len(result.get()) for result in results])
+"""
+
+
+def test_last_result_without_descriptors(tmp_path: Any) -> None:
+    """A result that has to wait for a descriptor is not lost where its worker ends meanwhile."""
+    done = f.run_script(tmp_path, LAST_RESULT)
+    f.assert_silent_success(done, "[300000, 300000]\n")
+
+
+TERMINATED = """
+import resource
+import functions as f
+import gopool
+
+if __name__ == "__main__":
+    for _ in range(20):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with gopool.get_context("fork").Pool(2) as pool:
+            pool.map(f.square, range(4))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (6, hard[1]))
+            results = [pool.apply_async(bytes, (300_000,)) for _ in range(10)]
+            results[0].get()
+        resource.setrlimit(resource.RLIMIT_NOFILE, hard)
+        pool.join()
+    print("done")
+"""
+
+
+def test_terminate_while_results_wait(tmp_path: Any) -> None:
+    """A pool whose results wait for descriptors can be terminated."""
+    f.assert_silent_success(f.run_script(tmp_path, TERMINATED), "done\n")
 
 
 SMALL_SHM = """

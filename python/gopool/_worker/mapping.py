@@ -131,6 +131,11 @@ def _kind(size: int) -> Any:
     return kind
 
 
+def prepare() -> None:
+    """Import what mapping needs, while there is a descriptor for that."""
+    _libc()
+
+
 def _libc() -> Any:
     """The C library, with the functions' types; False where there is no ctypes."""
     global _library

@@ -18,6 +18,7 @@ import mmap
 import os
 import pickle
 import struct
+from collections.abc import Callable
 
 from gopool._worker import bulk, filesize, mapping, warm
 from gopool._worker.pickling import Buffers
@@ -49,6 +50,14 @@ def write(pieces: list[Any]) -> tuple[int, int]:
     layout = Layout(pieces)
     region = write_new(layout)
     return warm.lend(region), layout.end
+
+
+def write_once(pieces: list[Any]) -> tuple[int, int]:
+    """As `write`, with no more than one descriptor at any time: nothing of the region is kept."""
+    layout = Layout(pieces)
+    region = write_new(layout)
+    region.unmap()
+    return region.fd, layout.end
 
 
 def write_new(layout: Layout) -> warm.Region:
@@ -145,8 +154,8 @@ class Received:
             os.close(self._fd)
 
 
-def load(fd: int, size: int) -> Any:
-    """Unpickle what lies in a region; closes its descriptor.
+def load(fd: int, size: int, close: Callable[[int], object] = os.close) -> Any:
+    """Unpickle what lies in a region; closes its descriptor, by `close`.
 
     What is large in it stays in the region until the last object that uses it is gone.
 
@@ -162,29 +171,33 @@ def load(fd: int, size: int) -> Any:
             return pickle.loads(os.pread(fd, length, start), buffers=buffers)
         return _loads_mapped(fd, start, length, buffers)
     finally:
-        os.close(fd)
+        close(fd)
 
 
 def _loads_mapped(fd: int, start: int, length: int, buffers: Any) -> Any:
     page = start // mmap.PAGESIZE * mmap.PAGESIZE
     end = start + length
+    try:
+        mapped = mmap.mmap(fd, end - page, mmap.MAP_PRIVATE, mmap.PROT_READ, offset=page)
+    except OSError:  # until Python 3.13 it needs a descriptor of its own
+        return pickle.loads(_copy(fd, start, length), buffers=buffers)
     with (
-        mmap.mmap(fd, end - page, mmap.MAP_PRIVATE, mmap.PROT_READ, offset=page) as memory,
+        mapped as memory,
         memoryview(memory) as whole,
         whole[start - page :] as stream,
     ):
         return pickle.loads(stream, buffers=buffers)
 
 
-def read(fd: int, size: int) -> bytes:
-    """The pickle in a region as bytes; closes its descriptor."""
+def read(fd: int, size: int, close: Callable[[int], object] = os.close) -> bytes:
+    """The pickle in a region as bytes; closes its descriptor, by `close`."""
     try:
         start, length, _, _ = _footer(fd, size)
         data = bytearray(length)
         _read_into(fd, memoryview(data), start)
         return bytes(data)
     finally:
-        os.close(fd)
+        close(fd)
 
 
 def _largest_bytes(views: list[memoryview]) -> int:

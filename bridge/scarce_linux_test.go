@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT
+
+package bridge_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"gopool/bridge"
+	"gopool/gopool"
+)
+
+const (
+	scarceState = -3 // what Take says once when the collector is to make a place
+	noSocket    = -1 // through it no descriptor can be had
+)
+
+// scarce is a ring of a process that may open no more descriptors.
+type scarce struct {
+	t       *testing.T
+	q       *bridge.Outcomes
+	socket  int
+	resumed []string
+}
+
+func newScarce(t *testing.T) *scarce {
+	t.Helper()
+	guardDescriptors(t)
+	s := &scarce{t: t, socket: newEventFD(t)}
+	s.q = bridge.NewOutcomes(make([]byte, 4096), newEventFD(t))
+	s.q.Tighten(false)
+	return s
+}
+
+// waits says whether a worker has to.
+func (s *scarce) waits(worker string, socket int) bool {
+	paused := false
+	wait := s.q.MustWait(socket, func() { paused = true },
+		func() { s.resumed = append(s.resumed, worker) })
+	assert.Equal(s.t, wait, paused)
+	return wait
+}
+
+// deliver hands over a result with a region; the collector's part of it is only to read it.
+func (s *scarce) deliver() {
+	s.q.Deliver(&gopool.Outcome{Job: 1, TaskRegion: -1, Region: gopool.Region{FD: s.socket, Size: 1}})
+}
+
+// read takes what there is, as the collector does.
+func (s *scarce) read() int {
+	taken := s.q.Take(0)
+	require.Positive(s.t, taken)
+	return taken & 0xFFFFFFFF
+}
+
+// A place goes to one result at a time: all workers wait while it is made, then all but one.
+func TestScarcePlace(t *testing.T) {
+	s := newScarce(t)
+	require.True(t, s.waits("a", s.socket), "a place that is free is somebody else's")
+	require.True(t, s.waits("b", s.socket))
+	require.Equal(t, scarceState, s.q.Take(0))
+	require.True(t, s.waits("c", s.socket), "it is being made")
+	require.Empty(t, s.resumed)
+	require.Zero(t, s.q.Take(0))
+	require.Equal(t, []string{"a", "b", "c"}, s.resumed)
+	require.False(t, s.waits("a", s.socket))
+	s.deliver()
+	require.True(t, s.waits("b", noSocket))
+	consumed := s.read()
+	s.q.Tighten(true) // else there is enough: this test may open what it likes
+	require.Zero(t, s.q.Take(consumed))
+	require.Equal(t, []string{"a", "b", "c", "b"}, s.resumed)
+	require.True(t, s.waits("b", s.socket), "the place is the collector's again")
+	require.Equal(t, scarceState, s.q.Take(0))
+}
+
+// A worker whose descriptor can't be had although the collector did what it could waits no longer; the
+// next one asks anew.
+func TestScarceForGood(t *testing.T) {
+	s := newScarce(t)
+	require.True(t, s.waits("a", noSocket))
+	require.Equal(t, scarceState, s.q.Take(0))
+	require.Zero(t, s.q.Take(0))
+	require.False(t, s.waits("a", noSocket))
+	s.q.Tighten(true)
+	s.q.Deliver(&gopool.Outcome{Job: 1, TaskRegion: -1})
+	s.q.Take(s.read())
+	require.True(t, s.waits("b", noSocket))
+	require.Equal(t, scarceState, s.q.Take(0))
+}
+
+// Where two descriptors are to spare they are scarce no longer, unless one is about to be a task's.
+func TestScarceNoLonger(t *testing.T) {
+	for _, taking := range []bool{false, true} {
+		s := newScarce(t)
+		s.q.Tighten(taking)
+		s.q.Deliver(&gopool.Outcome{Job: 1, TaskRegion: -1})
+		require.True(t, s.q.Tight())
+		s.q.Take(s.read())
+		assert.Equal(t, taking, s.q.Tight())
+		assert.Equal(t, taking, s.waits("a", s.socket))
+	}
+}
+
+// A place is asked for only where a descriptor is missing.
+func TestNotScarce(t *testing.T) {
+	q := bridge.NewOutcomes(make([]byte, 4096), newEventFD(t))
+	s := &scarce{t: t, q: q, socket: newEventFD(t)}
+	assert.False(t, s.waits("a", s.socket))
+	assert.False(t, q.Tight())
+	assert.True(t, s.waits("a", noSocket))
+	assert.True(t, q.Tight())
+}
+
+// Nobody waits in a pool whose results nobody wants, nor goes on waiting.
+func TestScarceAtTheEnd(t *testing.T) {
+	s := newScarce(t)
+	require.True(t, s.waits("a", s.socket))
+	s.q.Drained()
+	require.Equal(t, -1, s.q.Take(0))
+	assert.Equal(t, []string{"a"}, s.resumed)
+	assert.False(t, s.waits("b", noSocket))
+}
+
+// TestBringsFD expects a message to be known by its descriptor, and to stay where it is.
+func TestBringsFD(t *testing.T) {
+	guardDescriptors(t)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	buf := make([]byte, 8)
+	assert.False(t, bridge.BringsFD(fds[0], buf), "there is no message")
+	for _, with := range []int{0, 1, 1, 0} {
+		sendmsg(t, fds[1], make([]byte, 100), with)
+		for range 2 {
+			assert.Equal(t, with == 1, bridge.BringsFD(fds[0], buf))
+		}
+		frame, passed, ok, err := receive(fds[0])
+		require.NoError(t, err)
+		assert.True(t, ok)
+		assert.Len(t, frame, 100)
+		assert.Equal(t, with == 1, passed >= 0)
+		if passed >= 0 {
+			require.NoError(t, unix.Close(passed))
+		}
+	}
+	require.NoError(t, unix.Close(fds[1]))
+	assert.False(t, bridge.BringsFD(fds[0], buf), "the worker is gone")
+	require.NoError(t, unix.Close(fds[0]))
+}
