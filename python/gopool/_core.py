@@ -17,7 +17,7 @@ import warnings
 from multiprocessing import util
 from types import ModuleType, SimpleNamespace
 
-from gopool import _fork
+from gopool import _fork, _heap
 from gopool.exceptions import CoreError, GopoolError, PayloadTooLargeError, PoolTerminatedError
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
@@ -47,10 +47,11 @@ def load() -> Any:
     if not loaded():
         with _fork.unforked():  # nor is it loaded twice
             if not loaded():
-                before = _descriptors()
+                before, handled = _descriptors(), _heap.handled()
                 # Where an ancestor has loaded it, that copy must not be entered.
                 inherited = _native is not None or sys.modules.get(_NAME) is not None
                 native = _functions(_import_copy() if inherited else _import())
+                _heap.find(native, handled)
                 for i in range(2):
                     _fork.own(checked(native.PollerFD(i)))
                 for fd in _runtime_poller(before):

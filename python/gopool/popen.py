@@ -209,16 +209,32 @@ def _release(native: Any, process: int, pidfd: int) -> None:
 class ForkPopen(Adopted, popen_fork.Popen):
     """multiprocessing.popen_fork.Popen with adoption."""
 
+    def _launch(self, process_obj: Any) -> None:
+        native = _go()
+        if native is None:
+            super()._launch(process_obj)  # type: ignore[misc]
+            return
+        from gopool import _heap
+
+        with _fork.unforked():
+            try:
+                _heap.hide(native)
+                self._launch_quietly(process_obj)
+            finally:
+                _heap.show(native)
+
     if sys.version_info >= (3, 12):
 
-        def _launch(self, process_obj: Any) -> None:
-            if _go() is None:
-                super()._launch(process_obj)  # type: ignore[misc]
-                return
+        def _launch_quietly(self, process_obj: Any) -> None:
             from gopool._forkwarning import without_fork_warning
 
             with without_fork_warning():
                 super()._launch(process_obj)  # type: ignore[misc]
+
+    else:
+
+        def _launch_quietly(self, process_obj: Any) -> None:
+            super()._launch(process_obj)  # type: ignore[misc]
 
 
 def _leave_to_parent() -> None:
