@@ -26,6 +26,9 @@ func (q *Outcomes) Claim() bool                              { return q.claim() 
 func (q *Outcomes) Unclaim()                                 { q.unclaim() }
 func (q *Outcomes) Lend(job uint64, room int) ([]byte, bool) { return q.lend(job, room) }
 
+// HasChildren says whether a process has a child that has not ended.
+func HasChildren(pid, pidfd int) bool { return hasChildren(pid, pidfd) }
+
 // ParseStat returns the state and the parent that a stat file of proc(5) tells.
 func ParseStat(text string) (state rune, parent int, ok bool) {
 	stat, ok := parseStat(text)

@@ -295,6 +295,9 @@ func (l *WorkerLink) signal(sig unix.Signal, tree bool) {
 // Memory implements gopool.Link. The process is not reaped yet, so its number is its own.
 func (l *WorkerLink) Memory() uint64 { return residentBytes(l.pid) }
 
+// HasChildren implements gopool.Link.
+func (l *WorkerLink) HasChildren() bool { return hasChildren(l.pid, l.ends.PIDFD) }
+
 // readable reads what the worker sent, unless Python is too far behind in taking outcomes.
 func (l *WorkerLink) readable() {
 	defer l.wires.LookAgain()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -262,6 +263,16 @@ func listChildren(parents []*treeMember) (map[int][]int, error) {
 		}
 	}
 	return children, nil
+}
+
+// hasChildren says whether a process has a child that has not ended. The process is not reaped yet, so
+// its number is its own.
+func hasChildren(pid, pidfd int) bool {
+	children, _ := listChildren([]*treeMember{{pid: pid, fd: pidfd}})
+	return slices.ContainsFunc(children[pid], func(child int) bool {
+		stat, ok := readStat(fmt.Sprintf("/proc/%d/stat", child))
+		return ok && stat.parent == pid && stat.state != 'Z' && stat.state != 'X'
+	})
 }
 
 func threadEnded(path string) bool {

@@ -196,6 +196,27 @@ func TestSignalTreeEnded(t *testing.T) {
 	assert.ErrorIs(t, bridge.SignalTree(g.pid, -1, unix.SIGKILL), unix.ESRCH)
 }
 
+// TestHasChildren expects children to count until they have ended, reaped or not.
+func TestHasChildren(t *testing.T) {
+	for script, want := range map[string]bool{
+		"echo ready; exec " + hold:                                     false,
+		hold + " & echo ready; wait":                                   true,
+		"(exec 3<&-; echo ready) & exec " + hold:                       false,
+		"(" + hold + " & echo ready; wait) & wait":                     true,
+		"(echo ready; exec cat <&3 >&-) & " + hold + "; echo no; wait": true,
+	} {
+		g := plant(t, script)
+		require.Equal(t, "ready", g.says())
+		if !want { // the child has ended, or is about to
+			require.Eventually(t, func() bool { return !bridge.HasChildren(g.pid, g.pidfd) }, patience,
+				time.Millisecond, script)
+			continue
+		}
+		assert.True(t, bridge.HasChildren(g.pid, g.pidfd), script)
+	}
+	assert.False(t, bridge.HasChildren(-1, -1))
+}
+
 // treeCaller is the script of a process that ends the tree it is in.
 const treeCaller = "end the tree above"
 

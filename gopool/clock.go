@@ -41,6 +41,8 @@ func (p *Pool) checkEnding(w *worker, now time.Time) {
 	case w.killAt.IsZero() || w.state == Exited:
 	case now.Before(w.killAt):
 		p.arm(w.killAt)
+	case w.leaving:
+		p.overstayed(w, now)
 	default:
 		w.killAt = time.Time{}
 		w.link.Kill(true)
@@ -78,7 +80,7 @@ func (p *Pool) release(w *worker, t *Task) {
 func (p *Pool) expel(w *worker, now time.Time) {
 	p.dropIdle(w)
 	w.state, w.asked = Stopping, true
-	w.killAt = now.Add(p.limits.Grace)
+	w.killAt, w.leaving = now.Add(p.limits.Grace), false
 	p.arm(w.killAt)
 	w.link.Interrupt(true)
 }

@@ -12,7 +12,7 @@ const (
 	EventTimeout EventKind = iota // a task took too long and was cut short
 	EventRetry                    // a task will run again
 	EventRetire                   // a worker will go after its task
-	EventLimit                    // a worker was ended for its use of memory, or for a slow start
+	EventLimit                    // a worker was ended for its use of memory, a slow start or a slow end
 	EventBroken                   // the pool gave up keeping workers alive
 )
 

@@ -13,18 +13,19 @@ import (
 
 // fakeWorker is a scripted child: it takes what is sent and does only what the test says.
 type fakeWorker struct {
-	t       *testing.T
-	pool    *Pool
-	id      WorkerID
-	unread  []TaskID
-	stopped bool
-	signals []string
-	refuse  error // what Send returns
-	memory  uint64
-	awake   bool
-	tells   bool // it is not silent
-	hungry  bool
-	busy    time.Duration // how long it has been at its task
+	t        *testing.T
+	pool     *Pool
+	id       WorkerID
+	unread   []TaskID
+	stopped  bool
+	signals  []string
+	refuse   error // what Send returns
+	memory   uint64
+	children bool
+	awake    bool
+	tells    bool // it is not silent
+	hungry   bool
+	busy     time.Duration // how long it has been at its task
 }
 
 func (f *fakeWorker) Send(t *Task) error {
@@ -57,6 +58,7 @@ func (f *fakeWorker) Hungry(yes bool) { f.hungry = yes }
 func (f *fakeWorker) Interrupt(tree bool) { f.signal("TERM", tree) }
 func (f *fakeWorker) Kill(tree bool)      { f.signal("KILL", tree) }
 func (f *fakeWorker) Memory() uint64      { return f.memory }
+func (f *fakeWorker) HasChildren() bool   { return f.children }
 
 func (f *fakeWorker) signal(name string, tree bool) {
 	if tree {

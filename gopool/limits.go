@@ -87,6 +87,7 @@ func (p *Pool) retire(w *worker, why string) {
 	}
 	if w.state == Idle || w.state == Starting || w.state == Initializing {
 		p.end(w)
+		p.leave(w)
 	}
 }
 

@@ -138,8 +138,10 @@ func (p *Pool) occupy(w *worker, now time.Time) {
 	case w.retire:
 		w.state = Idle
 		p.end(w)
+		p.leave(w)
 	case !p.mayGrant(w):
 		w.state = Retiring
+		p.leave(w)
 	default:
 		p.rest(w)
 		p.dispatch()

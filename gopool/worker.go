@@ -33,6 +33,8 @@ type Link interface {
 	Kill(tree bool)
 	// Memory is what the worker's process has resident, in bytes; 0 where nobody can say.
 	Memory() uint64
+	// HasChildren says whether a child of the worker's process runs.
+	HasChildren() bool
 }
 
 // Progress is how far a worker is with the tasks that it was sent.
@@ -71,6 +73,7 @@ type worker struct {
 	// idleSince means something while it is idle and the pool has an idle timeout.
 	idleSince time.Time
 	killAt    time.Time // when it is killed if it has not ended; zero: never
+	leaving   bool      // killAt is for one that ends in order (leaving.go)
 }
 
 // holds says whether it has a lease of a task of the job.

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import util
 from typing import Any, NoReturn
 
 state: dict[str, Any] = {}
@@ -293,6 +295,43 @@ def die_with_living_child(release: str) -> NoReturn:
         wait_for(release)
         os._exit(0)
     os._exit(5)
+
+
+_replaced: list[Any] = []
+
+
+def replace_descriptors(size: int) -> bytes:
+    """Close all descriptors and open sockets of the kind that gopool uses in their place."""
+    os.closerange(3, 4096)
+    for _ in range(20):
+        _replaced.extend(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    return b"x" * size
+
+
+def replace_descriptors_and_fork(told: str) -> None:
+    """The same; a child writes to a file whether it has all of those sockets."""
+    replace_descriptors(0)
+    pid = os.fork()
+    if pid == 0:
+        there = all(os.path.exists(f"/proc/self/fd/{end.fileno()}") for end in _replaced)
+        with open(told, "w") as file:
+            file.write(str(there))
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def never_end(way: str) -> int:
+    """Leave something behind that keeps this process from ending in order; returns its number."""
+    if way == "thread":
+        threading.Thread(target=pause_for_ever).start()
+    else:
+        util.Finalize(None, pause_for_ever, exitpriority=1)
+    return os.getpid()
+
+
+def pause_for_ever() -> None:
+    """Never return."""
+    threading.Event().wait()
 
 
 def fork_and_return() -> str:

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from types import ModuleType
 
+from gopool._worker import filesize
 from gopool.exceptions import CoreError
 
 
@@ -25,20 +26,37 @@ def load(name: str) -> ModuleType:
     Raises:
         CoreError: no way to make a copy works; the text has them all.
     """
-    # Not importlib's find_spec: it would answer with the module that is loaded already, which in a
-    # child of a child is itself a copy, whose path means nothing here.
-    folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_native")
-    spec = importlib.machinery.PathFinder.find_spec(name, [folder])
-    if spec is None or spec.origin is None:
-        raise CoreError("the Go extension can't be found: install gopool again")
+    origin = _origin(name)
     errors = []
     for attempt in (_copy_in_memory, _copy_in_tmpdir, _copy_beside):
         try:
-            with attempt(spec.origin) as path:
+            with attempt(origin) as path:
                 return _load_from(name, path)
         except (ImportError, OSError) as error:
             errors.append(f"{attempt.__name__}: {error}")
     raise CoreError("no copy of the Go extension can be loaded: " + "; ".join(errors))
+
+
+def size(name: str) -> int:
+    """How many bytes a copy of the extension module takes.
+
+    Raises:
+        CoreError: it can't be found.
+    """
+    return os.path.getsize(_origin(name))
+
+
+def _origin(name: str) -> str:
+    """Where the extension module is installed.
+
+    Not asked of importlib's find_spec: it would answer with the module that is loaded already,
+    which in a child of a child is itself a copy, whose path means nothing here.
+    """
+    folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_native")
+    spec = importlib.machinery.PathFinder.find_spec(name, [folder])
+    if spec is None or spec.origin is None:
+        raise CoreError("the Go extension can't be found: install gopool again")
+    return spec.origin
 
 
 def _load_from(name: str, path: str) -> ModuleType:
@@ -52,6 +70,7 @@ def _load_from(name: str, path: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _copy_in_memory(origin: str) -> Iterator[str]:
+    filesize.check(os.path.getsize(origin))
     fd = os.memfd_create("gopool-core", os.MFD_CLOEXEC)
     try:
         with open(origin, "rb") as source, open(fd, "wb", closefd=False) as copy:
@@ -65,6 +84,7 @@ def _copy_in_memory(origin: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _copy_in_folder(origin: str, folder: str | None) -> Iterator[str]:
+    filesize.check(os.path.getsize(origin))
     with tempfile.NamedTemporaryFile(dir=folder, prefix="gopool-core-", suffix=".so") as copy:
         with open(origin, "rb") as source:
             shutil.copyfileobj(source, copy)

@@ -18,6 +18,7 @@ from multiprocessing import util
 from types import ModuleType, SimpleNamespace
 
 from gopool import _fork, _heap
+from gopool._worker import filesize
 from gopool.exceptions import CoreError, GopoolError, PayloadTooLargeError, PoolTerminatedError
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
@@ -30,6 +31,10 @@ _NAME = "gopool._native._pyapi"
 _ADDRESS_SPACE = 1_300_000_000
 _THREADS = 16
 TOTALS = 6  # the counters of a pool that stats_text() adds up (PoolStat of pyapi/pool.go)
+# The largest memory file of a pool's own, in bytes: what large data takes comes on top.
+POOL_FILE = 1 << 20
+# The file behind each lock of the standard library's pool (sem_open), in bytes.
+_LOCK_FILE = 32
 # Below this limit counting the user's threads in /proc is worth its time.
 _SMALL_NPROC = 4096
 
@@ -49,8 +54,7 @@ def load() -> Any:
             if not loaded():
                 before, handled = _descriptors(), _heap.handled()
                 # Where an ancestor has loaded it, that copy must not be entered.
-                inherited = _native is not None or sys.modules.get(_NAME) is not None
-                native = _functions(_import_copy() if inherited else _import())
+                native = _functions(_import_copy() if _inherited() else _import())
                 _heap.find(native, handled)
                 for i in range(2):
                     _fork.own(checked(native.PollerFD(i)))
@@ -58,6 +62,11 @@ def load() -> Any:
                     _fork.own(fd)
                 _native, _generation = native, _fork.generation
     return _native
+
+
+def _inherited() -> bool:
+    """Whether an ancestor of this process, or it itself, has loaded the extension."""
+    return _native is not None or sys.modules.get(_NAME) is not None
 
 
 def _descriptors() -> set[str]:
@@ -132,6 +141,25 @@ def obstacle() -> str | None:
         if threads - used < _THREADS:
             return f"RLIMIT_NPROC is {threads} and {used} are in use (raise `ulimit -u`)"
     return None
+
+
+def file_obstacle() -> str | None:
+    """Why this process may not have the memory files of a pool, or None. Go itself needs none.
+
+    Raises:
+        OSError: EFBIG, where the standard library's pool can't be made either.
+    """
+    most = filesize.limit()
+    if most < _LOCK_FILE:
+        filesize.check(_LOCK_FILE)
+    need = POOL_FILE
+    if most != sys.maxsize and _inherited() and not loaded():
+        from gopool import _copies
+
+        need = max(need, _copies.size(_NAME))
+    if need <= most:
+        return None
+    return f"RLIMIT_FSIZE is {most} bytes and a pool needs {need} (raise `ulimit -f`)"
 
 
 def checked(result: int) -> int:

@@ -32,6 +32,7 @@ from gopool import _collector, _core, _fork, _jobs, _options
 from gopool._crew import Crew, Maintenance
 from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder, Window
 from gopool._submit import Functions, NoDescriptor, Submitter, affordable_regions
+from gopool._worker import filesize
 from gopool._worker.call import CALL, MAP, STARMAP
 from gopool._worker.channel import REGION
 from gopool.exceptions import ForkedChildError, GopoolError, PoolTerminatedError
@@ -49,7 +50,7 @@ __all__ = ["CALL", "MAP", "STARMAP", "Engine", "stats_text"]
 # Payload that a pool keeps pickled and unsettled; beyond it tasks wait as objects.
 BUDGET = 64 << 20  # bytes
 MAX_FED = 1024  # unsettled tasks beyond which `_taskqueue` draws no more
-_RING_SIZE = 1 << 20  # bytes; sixteen of the largest inline outcomes
+_RING_SIZE = _core.POOL_FILE  # bytes; sixteen of the largest inline outcomes
 
 # Indices into PoolStat (pyapi/pool.go).
 _TASKS, _BYTES, _QUEUED = 6, 7, 9
@@ -142,6 +143,7 @@ class Engine:
         self.native = native = _core.load()
         with _fork.unforked():
             self._event_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
+        filesize.check(_RING_SIZE)
         ring_fd = os.memfd_create("gopool-outcomes", os.MFD_CLOEXEC)
         try:
             os.ftruncate(ring_fd, _RING_SIZE)

@@ -14,6 +14,7 @@ import os
 import struct
 
 from gopool import _fork
+from gopool._worker import filesize
 from gopool._worker._lane import LANE_SIZE
 from gopool._worker.lane import NO_NOTE
 from gopool.exceptions import BrokenPoolError, WorkerLostError, amend
@@ -26,10 +27,11 @@ MAX_DUMP = 64 << 10  # bytes that are read of a dump; a hundred threads may fill
 def new_memory() -> int:
     """Memory for the lane and the dump of one worker: a registered descriptor, or -1.
 
-    -1 where there is none left. The caller is inside _fork.unforked(). A worker can't make it
-    smaller: Go reads it, and would be ended by the kernel.
+    -1 where there is none left, or RLIMIT_FSIZE is too small. The caller is inside
+    _fork.unforked(). A worker can't make it smaller: Go reads it, and would be ended by the kernel.
     """
     try:
+        filesize.check(LANE_SIZE)
         fd = os.memfd_create("gopool-lane", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError:
         return -1  # a worker without it is better than none

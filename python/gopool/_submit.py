@@ -22,6 +22,7 @@ from multiprocessing import reduction
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from gopool import _core, _fork
+from gopool._worker import filesize
 from gopool._worker.call import NO_ARGUMENTS, NOTHING
 from gopool._worker.channel import MAX_INLINE
 from gopool._worker.pickling import Dumper, dumps
@@ -52,6 +53,7 @@ class Desk:
     __slots__ = ("dumper", "handle", "memory")
 
     def __init__(self, native: Any) -> None:
+        filesize.check(_STAGING_SIZE)
         fd = os.memfd_create("gopool-staging", os.MFD_CLOEXEC)
         try:
             os.ftruncate(fd, _STAGING_SIZE)

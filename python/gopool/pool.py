@@ -106,16 +106,19 @@ class Pool(stdlib.Pool):
             worker at terminate(), maxtasksperchild), after its last task and before its
             finalizers. What it raises is printed as a traceback and changes nothing else. Ctrl-C
             does not interrupt it. It travels as the initializer does. A worker that is killed, or
-            whose initializer failed, does not call it.
+            whose initializer failed, does not call it. One that retires while the pool goes on
+            has twelve times kill_grace until its process has ended.
         daemon: False lets tasks make processes and pools of their own; a worker that ends in
-            order joins those processes first, as a non-daemonic process does. No pool worker, at
+            order joins those processes first, as a non-daemonic process does, and has as long as
+            one of them runs. No pool worker, at
             whatever depth, outlives the process that made its pool.
         capture_stderr: True keeps the last lines that each worker wrote to descriptor 2, for
             WorkerLostError.stderr. They still reach this process's descriptor 2, through a pipe
             and a thread here: so isatty() is false in a worker, what several processes write may
             come in another order, and a worker waits once the pipe is full (64 KiB) while this
             process runs no Python code.
-        kill_grace: seconds between asking a worker to end and killing it.
+        kill_grace: seconds between asking a worker to end and killing it; one that retires has
+            twelve times as long, since nothing hurries then.
         on_event: called with each gopool.events.Event of the pool, in the thread that runs
             callbacks or the one that replaces workers.
 
@@ -211,10 +214,11 @@ def start(
 ) -> bool:
     """Give a Pool object, of any class, an engine and start it.
 
-    Returns False, with a warning, where this process's limits don't let Go load: the pool is to
-    be the standard library's then.
+    Returns False, with a warning, where this process's limits don't let Go load, or don't let the
+    pool have its shared memory: it is to be the standard library's then.
 
     Raises:
+        OSError: EFBIG, where RLIMIT_FSIZE is too small for that one too.
         GopoolError: that, with a keyword of gopool's own that is not at its default.
     """
     self._state = stdlib.INIT  # __del__ looks at it, whatever is refused here
@@ -232,7 +236,7 @@ def _start(
     context: Any,
 ) -> bool:
     self._pool = []
-    obstacle = _core.obstacle()
+    obstacle = _core.obstacle() or _core.file_obstacle()
     if obstacle is not None:
         settings.refuse_changed(obstacle)
         _core.warn_unsupervised(obstacle)

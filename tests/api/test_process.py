@@ -272,14 +272,19 @@ def test_reaped_by_the_kernel(method: str) -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         process, orders = _start(gopool.get_context(method))
+        end = os.pidfd_open(process.pid)
         process.join(0.01)
         assert process.is_alive()
         orders.send(5)
         process.join()
-        assert not os.path.exists(f"/proc/{process.pid}")
+        # Not its entry in /proc: the kernel removes that a little later.
+        assert connection.wait([end], 0) == [end]
+        with pytest.raises(ChildProcessError):
+            os.waitpid(process.pid, 0)
         assert process.exitcode is None
     finally:
         signal.signal(signal.SIGCHLD, before)
+    os.close(end)
     multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
 
 

@@ -46,9 +46,16 @@ THREADS = (
     "resource.setrlimit(resource.RLIMIT_NPROC, (508,) * 2)"
 )
 
+# Whoever writes beyond it is killed, which Python prevents unless a program undoes that.
+FILES = (
+    "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_DFL); "
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (65536,) * 2)"
+)
+LIMITS = {"RLIMIT_AS": SPACE, "RLIMIT_NPROC": THREADS, "RLIMIT_FSIZE": FILES}
+
 
 @pytest.mark.parametrize("way", ["names", "install"])
-@pytest.mark.parametrize("limit", [SPACE, THREADS], ids=["RLIMIT_AS", "RLIMIT_NPROC"])
+@pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)
 def test_small_limit(tmp_path: Any, start_method: str, way: str, limit: str) -> None:
     """Pool and Process work under a limit too small for Go, with one RuntimeWarning in all."""
     installed = "import multiprocessing\nif __name__ == '__main__': gopool.install()"
@@ -59,7 +66,7 @@ def test_small_limit(tmp_path: Any, start_method: str, way: str, limit: str) -> 
     )
     done = f.run_script(tmp_path, script, start_method)
     assert (done.returncode, done.stdout) == (0, PRINTED), done.stderr
-    name = "RLIMIT_AS" if limit is SPACE else "RLIMIT_NPROC"
+    (name,) = (name for name in LIMITS if LIMITS[name] is limit)
     assert done.stderr.count("RuntimeWarning: gopool runs without its Go core") == 1, done.stderr
     assert done.stderr.count(name) == 1, done.stderr
     assert "ulimit" in done.stderr
@@ -118,6 +125,105 @@ def test_no_obstacle_once_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     _core.load()
     monkeypatch.setattr(resource, "getrlimit", lambda which: (1, 1))
     assert _core.obstacle() is None
+
+
+NO_FILES = """
+import resource, signal
+import gopool
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    for _ in range(2):
+        try:
+            gopool.get_context("fork").Pool(1)
+        except OSError as error:
+            print(error, gopool.active_children())
+"""
+
+
+def test_no_files_at_all(tmp_path: Any) -> None:
+    """Under an RLIMIT_FSIZE of 0 the standard library has no pool either: the error names it."""
+    said = "File too large: 32 bytes of shared memory, RLIMIT_FSIZE is 0 (raise `ulimit -f`)"
+    f.assert_silent_success(f.run_script(tmp_path, NO_FILES), f"[Errno 27] {said} []\n" * 2)
+
+
+LOWERED = """
+import os, resource, signal, sys
+import functions as f
+import gopool
+
+def size_or_reason(result):
+    try:
+        return len(result.get(30))
+    except OSError as error:
+        return error.errno, "RLIMIT_FSIZE is" in str(error)
+
+if __name__ == "__main__":
+    context = gopool.get_context(sys.argv[1])
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    with context.Pool(1) as pool:
+        pool.apply(len, (b"x" * 300_000,))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+        worker = pool._pool[0]
+        print(size_or_reason(pool.apply_async(f.identity, (b"x" * 30_000,))))
+        print(size_or_reason(pool.apply_async(f.identity, (b"x" * 300_000,))))
+        print(size_or_reason(pool.apply_async(bytes, (300_000,))))  # the worker has no limit
+        os.kill(worker.pid, signal.SIGKILL)
+        print(pool.apply(f.square, (3,)))  # by the next worker
+        print(size_or_reason(pool.apply_async(bytes, (30_000,))))
+        print(size_or_reason(pool.apply_async(bytes, (300_000,))))
+        print(pool.map(f.square, range(3)))
+        pool.close()
+        pool.join()
+"""
+
+
+@pytest.mark.parametrize("limit", [64, 65_536])
+def test_files_limited_later(tmp_path: Any, start_method: str, limit: int) -> None:
+    """RLIMIT_FSIZE lowered below a live pool fails large tasks, each with an OSError that says so;
+    all else goes on, and SIGXFSZ ends nobody, whether it is ignored or not.
+    """
+    refused = "(27, True)\n"
+    # The forkserver has no limit, nor what it starts.
+    last = "300000\n" if start_method == "forkserver" else refused
+    printed = f"30000\n{refused}300000\n9\n30000\n{last}[0, 1, 4]\n"
+    done = f.run_script(tmp_path, LOWERED, start_method, str(limit))
+    f.assert_silent_success(done, printed)
+
+
+def test_files_limited_for_a_copy(tmp_path: Any) -> None:
+    """A child that would need a copy of Go, larger than RLIMIT_FSIZE, has the standard library's
+    pool.
+    """
+    done = f.run_script(
+        tmp_path,
+        """
+import os, resource, signal, sys, warnings
+import functions as f
+import gopool
+
+if __name__ == "__main__":
+    context = gopool.get_context("fork")
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    with context.Pool(1) as pool:
+        pool.apply(f.square, (2,))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000,) * 2)
+        pid = os.fork()
+        if pid == 0:
+            with warnings.catch_warnings(record=True) as caught:
+                with context.Pool(1) as own:
+                    print(hasattr(own, "_engine"), own.apply(f.square, (3,)))
+            print(["RLIMIT_FSIZE" in str(one.message) for one in caught])
+            sys.stdout.flush()
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    with context.Pool(1) as pool:
+        print(hasattr(pool, "_engine"))
+""",
+        flags=("-W", "ignore:This process:DeprecationWarning"),
+    )
+    f.assert_silent_success(done, "False 9\n[True]\n0\nTrue\n")
 
 
 def test_threads_of_user_are_counted() -> None:

@@ -214,6 +214,32 @@ def test_task_closes_everything(context: Any) -> None:
         assert pool.apply(f.pid) != worker
 
 
+@pytest.mark.parametrize("size", [10, 20_000, 300_000])
+def test_task_puts_sockets_in_place(context: Any, size: int) -> None:
+    """A task that closes gopool's descriptors, and opens sockets under the same numbers, loses its
+    worker: neither its outcome nor the worker goes astray.
+    """
+    with context.Pool(1) as pool:
+        worker = pool.apply(f.pid)
+        result = pool.apply_async(f.replace_descriptors, (size,))
+        if size < 16_384:  # small ones don't go by the socket, and may arrive
+            with contextlib.suppress(gopool.WorkerLostError):
+                assert result.get(timeout=20) == b"x" * size
+        else:
+            with pytest.raises(gopool.WorkerLostError):
+                result.get(timeout=20)
+        assert pool.apply_async(f.pid).get(timeout=20) != worker
+
+
+def test_fork_in_a_task_that_replaced_descriptors(context: Any, tmp_path: Any) -> None:
+    """What such a task forks closes none of the task's own descriptors."""
+    with context.Pool(1) as pool:
+        told = tmp_path / "told"
+        with contextlib.suppress(gopool.WorkerLostError):
+            pool.apply(f.replace_descriptors_and_fork, (str(told),))
+        assert told.read_text() == "True"
+
+
 def test_inherited_pool_is_refused() -> None:
     """A forked child that uses its parent's pool gets ForkedChildError, not silence."""
     context = gopool.get_context("fork")

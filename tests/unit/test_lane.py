@@ -253,6 +253,24 @@ def test_opening(tmp_path: Path) -> None:
     os.close(bell)
 
 
+def test_identity() -> None:
+    """A descriptor is known by what is open under its number, not by the number."""
+    first, second = os.eventfd(0), os.open("/dev/null", os.O_RDONLY)
+    identity = _lane.identify(second)
+    assert _lane.is_still(second, *identity)
+    assert not _lane.is_still(first, *identity)
+    os.dup2(first, second)
+    assert not _lane.is_still(second, *identity)
+    os.close(second)
+    assert not _lane.is_still(second, *identity)
+    with pytest.raises(OSError):
+        _lane.identify(second)
+    for arguments in ((), (first, 1), (first, "x", 1), (first, -1, 1)):
+        with pytest.raises((TypeError, OverflowError)):
+            _lane.is_still(*arguments)  # type: ignore[call-arg,arg-type]
+    os.close(first)
+
+
 def test_closed(pair: Pair) -> None:
     """A closed lane can't be used by mistake."""
     lane, parent = pair

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import _socket
 import array
+import errno
 import mmap
 import os
 
 from gopool._worker import frame, message
-from gopool._worker._lane import MAX_BODY, Lane
+from gopool._worker._lane import MAX_BODY, Lane, identify, is_still
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -41,11 +42,12 @@ class Channel:
     def __init__(self, fd: int, lane: Lane | None, bell_fd: int) -> None:
         """bell_fd is the lane's; closed here where there is none."""
         self.lane = lane
-        self._bell_fd = bell_fd
+        self._bell = bell_fd, *identify(bell_fd)
         if lane is None:
             os.close(bell_fd)
         # The C class, and memory that is not filled: a forked worker's first steps each copy the
         # pages that they touch.
+        self._endpoint = fd, *identify(fd)
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, fileno=fd)
         self._socket.setblocking(True)  # whatever socket.setdefaulttimeout() says
         self._buffer = mmap.mmap(-1, frame.MAX_FRAME)
@@ -60,10 +62,11 @@ class Channel:
             -1).
 
         Raises:
-            ParentGone; ProtocolError.
+            ParentGone; ProtocolError; OSError where the socket is not there any more.
         """
         lane = self.lane
         if lane is None:
+            self._check()
             return self._receive_message()
         while True:
             body = lane.claim()
@@ -71,6 +74,7 @@ class Channel:
                 return message.decode_task(body, False), -1
             asleep = lane.doze()
             if asleep:
+                self._check()
                 if asleep == _TELL:
                     self._socket.send(message.pack_dozing())
                 task, fd = self._receive_message()
@@ -98,6 +102,7 @@ class Channel:
 
         Raises:
             RegionError: there is no descriptor or memory for a region; nothing was sent.
+            OSError: the socket is not there any more.
         """
         if len(chunks) == 1:
             size = len(chunks[0])
@@ -105,6 +110,7 @@ class Channel:
             if lane is not None and lane.publish(message.body_of_done(task, status, chunks[0])):
                 return
             if size <= MAX_INLINE:
+                self._check()
                 self._socket.send(message.pack_done(task, status, chunks[0]))
                 return
         try:
@@ -115,12 +121,20 @@ class Channel:
             raise RegionError from error
         try:
             rights = array.array("i", [fd])
+            self._check()
             self._socket.sendmsg(
                 [message.pack_done(task, status, size)],
                 [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)],
             )
         finally:
             warm.close(fd)
+
+    def _check(self) -> None:
+        """Look whether the socket is still what it was: a task may have closed all descriptors, and
+        opened some of its own under the same numbers. The parent could wait for ever then.
+        """
+        if not is_still(*self._endpoint):
+            raise OSError(errno.EBADF, "a task has closed the socket of its worker, which ends")
 
     def close(self) -> None:
         """Close this end (in a child that is no worker): what the parent shares is not mapped any
@@ -129,8 +143,12 @@ class Channel:
         if self.lane is not None:
             self.lane.close()
             self.lane = None
-            os.close(self._bell_fd)
-        self._socket.close()
+            if is_still(*self._bell):
+                os.close(self._bell[0])
+        if is_still(*self._endpoint):
+            self._socket.close()
+        else:
+            self._socket.detach()  # the number is something of the task's
 
 
 def _descriptor(ancillary: list[tuple[int, int, bytes]]) -> int:

@@ -19,7 +19,7 @@ import os
 import pickle
 import struct
 
-from gopool._worker import bulk, mapping, warm
+from gopool._worker import bulk, filesize, mapping, warm
 from gopool._worker.pickling import Buffers
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
@@ -44,7 +44,7 @@ def write(pieces: list[Any]) -> tuple[int, int]:
         (descriptor to be sent, which the caller closes by warm.close; size in bytes)
 
     Raises:
-        OSError: no descriptor or memory is left.
+        OSError: no descriptor or memory is left, or RLIMIT_FSIZE is too small.
     """
     layout = Layout(pieces)
     region = write_new(layout)
@@ -58,6 +58,7 @@ def write_new(layout: Layout) -> warm.Region:
         if region.memory is not None and layout.end <= len(region.memory):
             bulk.copy_all(region.memory, layout.views)
             return region
+        filesize.check(layout.end)
         try:
             bulk.write_all(region.fd, layout.views)
         except OSError:
@@ -73,6 +74,7 @@ def write_new(layout: Layout) -> warm.Region:
 
 def append(region: warm.Region, layout: Layout) -> None:
     """Write behind what a region holds, which others may read meanwhile."""
+    filesize.check(layout.end)
     bulk.write_all(region.fd, layout.views, layout.start)
     region.capacity = max(region.capacity, layout.end)
 
