@@ -70,8 +70,7 @@ if __name__ == "__main__":
             os._exit(hides())
         print(later.exitcode, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """,
-        "-W",
-        "ignore:This process:DeprecationWarning",
+        flags=("-W", "ignore:This process:DeprecationWarning"),
     )
     # The first pool's workers are forked before Go is there.
     assert (done.stdout, done.stderr) == ("False True False\n1 0\n", ""), done.stderr
