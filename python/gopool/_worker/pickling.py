@@ -62,7 +62,7 @@ class Dumper:
         if reduction.ForkingPickler is not self._kind:
             self.pickler()
         self._dump(obj)
-        return self.all_chunks()
+        return self.all_chunks() if self.buffers else self.chunks
 
     def pickler(self) -> tuple[Callable[[Any], None], Callable[[], None]]:
         """The C functions below dump(), for several pickles in one list: one that writes an
