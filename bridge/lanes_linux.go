@@ -67,6 +67,13 @@ func (w *PoolWires) Submit(t *gopool.Task) (load uint64, err error) {
 	return load, err
 }
 
+// SubmitAll is gopool.Pool.SubmitAll.
+func (w *PoolWires) SubmitAll(tasks []gopool.Task) (load uint64, err error) {
+	load, err = w.Pool.SubmitAll(tasks)
+	w.LookAgain()
+	return load, err
+}
+
 // Take is Outcomes.Take, of what lies in lanes too. Where it says that there is nothing, workers
 // wake the collector.
 func (w *PoolWires) Take(consumed int) int {

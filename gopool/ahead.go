@@ -182,7 +182,7 @@ func (p *Pool) watchAhead(now time.Time) {
 	if p.ahead == 0 || len(p.workers) == 1 {
 		return
 	}
-	for _, w := range p.workers {
+	for _, w := range p.crew {
 		if len(w.leases) > 1 && w.state == Busy && w.link.Progress(now).Silent && !p.unburden(w, now) {
 			p.arm(now.Add(stalledAfter))
 		}
@@ -195,7 +195,7 @@ func (p *Pool) relieve(now time.Time) {
 	if len(p.workers) == 1 {
 		return
 	}
-	for _, w := range p.workers {
+	for _, w := range p.crew {
 		if len(w.leases) > 1 && w.state == Busy {
 			p.unburden(w, now)
 		}

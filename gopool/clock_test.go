@@ -260,7 +260,7 @@ func TestIdleTimeout(t *testing.T) {
 	assert.True(t, two.stopped)
 	assert.Equal(t, Verdict{}, one.die(ExitStatus{Known: true}))
 	assert.Equal(t, Verdict{}, two.die(ExitStatus{Known: true}))
-	c.advance(LeastLeave)
+	c.advance(c.pool.leaveTime())
 	assert.True(t, c.sink.alarm.IsZero(), "an empty pool never wakes up")
 	c.ask(Options{})
 	assert.Equal(t, 1, c.sink.summons)

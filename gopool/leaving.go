@@ -10,9 +10,9 @@ import (
 // This file is about workers that retire and don't end: an exit hook that never returns, a thread
 // that the interpreter waits for. Each holds a place in its pool until its process has ended.
 
-// LeastLeave is how long a worker that ends in order may take at least. Limits.Grace may be shorter,
-// for what is to stop quickly; this is for exit hooks, which save what tasks have left.
-const LeastLeave = 5 * time.Second
+// LeaveGraces is how many times Limits.Grace a worker that ends in order may take (arbitrary: a minute
+// by default). It is asked to end for no fault of its own, and its exit hooks save what tasks have left.
+const LeaveGraces = 12
 
 // leave counts the time of a worker that ends in order to make room for another.
 func (p *Pool) leave(w *worker) {
@@ -24,7 +24,7 @@ func (p *Pool) leave(w *worker) {
 	p.arm(w.killAt)
 }
 
-func (p *Pool) leaveTime() time.Duration { return max(p.limits.Grace, LeastLeave) }
+func (p *Pool) leaveTime() time.Duration { return LeaveGraces * p.limits.Grace }
 
 // overstayed ends a worker that has not left in its time. Two are let be: the workers of a pool that
 // needs them no more, which may take as long as those that close() has asked to go; and one that

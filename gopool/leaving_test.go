@@ -57,12 +57,12 @@ var leavers = map[string]func(t *testing.T, l Limits) (*fakeClock, *fakeWorker){
 // lost. Its end is no crash.
 func TestLeaverIsKilled(t *testing.T) {
 	for name, leaver := range leavers {
-		for _, grace := range []time.Duration{time.Millisecond, LeastLeave, time.Minute} {
+		for _, grace := range []time.Duration{time.Millisecond, time.Minute} {
 			t.Run(name+" "+grace.String(), func(t *testing.T) {
 				c, w := leaver(t, Limits{Size: 1, Grace: grace})
-				c.advance(max(grace, LeastLeave) - time.Millisecond)
+				c.advance(LeaveGraces*grace - time.Microsecond)
 				assert.Empty(t, w.signals)
-				c.advance(time.Millisecond)
+				c.advance(time.Microsecond)
 				assert.Equal(t, []string{"KILL"}, w.signals)
 				assert.Contains(t, c.kinds(), EventLimit)
 				assert.True(t, c.pool.Asked(w.id))
@@ -79,7 +79,7 @@ func TestLeaverThatEnds(t *testing.T) {
 	for name, leaver := range leavers {
 		t.Run(name, func(t *testing.T) {
 			c, w := leaver(t, Limits{Size: 1})
-			c.advance(LeastLeave - time.Millisecond)
+			c.advance(c.pool.leaveTime() - time.Millisecond)
 			assert.Equal(t, Verdict{Replace: true}, w.die(ExitStatus{Known: true}))
 			c.advance(time.Second)
 			assert.Empty(t, w.signals)
@@ -108,7 +108,7 @@ func TestLeaverWithChildren(t *testing.T) {
 	c.advance(time.Hour)
 	assert.Empty(t, w.signals)
 	w.children = false
-	c.advance(LeastLeave)
+	c.advance(c.pool.leaveTime())
 	assert.Equal(t, []string{"KILL tree"}, w.signals)
 }
 
@@ -116,6 +116,6 @@ func TestLeaverWithChildren(t *testing.T) {
 func TestLeaverWithStrangers(t *testing.T) {
 	c, w := leavers["tasks"](t, Limits{Size: 1})
 	w.children = true
-	c.advance(LeastLeave)
+	c.advance(c.pool.leaveTime())
 	assert.Equal(t, []string{"KILL"}, w.signals)
 }

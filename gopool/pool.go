@@ -112,29 +112,58 @@ func (p *Pool) AddWorker(pid int, link Link) WorkerID {
 func (p *Pool) Submit(t *Task) (load uint64, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := p.refusal(); err != nil {
+		return 0, err
+	}
+	p.enter(t)
+	p.summon()
+	p.appetite()
+	return p.bytes, nil
+}
+
+// SubmitAll is Submit for many tasks, in their order: it takes all of them or none. They stay where
+// they lie until the last of them is settled.
+func (p *Pool) SubmitAll(tasks []Task) (load uint64, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.refusal(); err != nil {
+		return 0, err
+	}
+	for i := range tasks {
+		p.enter(&tasks[i])
+	}
+	p.summon()
+	p.appetite()
+	return p.bytes, nil
+}
+
+// refusal says why no task is taken any more; nil: it is.
+func (p *Pool) refusal() error {
 	switch {
 	case p.terminated:
-		return 0, ErrPoolTerminated
+		return ErrPoolTerminated
 	case p.closed:
-		return 0, ErrPoolClosed
+		return ErrPoolClosed
 	}
+	return nil
+}
+
+// enter takes a new task, and starts it if a worker is idle.
+func (p *Pool) enter(t *Task) {
 	p.lastTask++
 	t.ID = p.lastTask
 	p.account(t)
 	if p.broken != nil {
 		p.finish(t, &Outcome{Status: StatusBroken, Failure: p.broken})
-		return p.bytes, nil
+		return
 	}
 	if p.queue.len() == 0 && p.place(t) {
-		return p.bytes, nil
+		return
 	}
 	p.queue.push(t)
 	if len(p.idle) > 0 {
 		p.dispatch()
 	}
-	p.summon()
-	p.appetite()
-	return p.bytes, nil
 }
 
 // appetite has workers tell when they go to sleep while tasks are queued. One may have gone to sleep

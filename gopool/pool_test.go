@@ -40,6 +40,57 @@ func TestOrder(t *testing.T) {
 	assert.Equal(t, []uint64{1, 0, 2, 3}, b.sink.indices())
 }
 
+// Tasks that come together are tasks like any other: those that find idle workers start at once, in
+// order, the rest is queued; each is lost, or finished, alone.
+func TestSubmitAll(t *testing.T) {
+	b := newBench(t, Config{})
+	first, second := b.worker().boot(), b.worker().boot()
+	batch := func(from, n uint64) []Task {
+		tasks := make([]Task, n)
+		for i := range tasks {
+			tasks[i] = Task{Job: 7, Index: from + uint64(i), Payload: []byte("xyz"), Region: NoRegion}
+		}
+		return tasks
+	}
+	load, err := b.pool.SubmitAll(batch(0, 3))
+	require.NoError(t, err)
+	assert.Equal(t, uint64(9), load)
+	load, err = b.pool.SubmitAll(batch(3, 2))
+	require.NoError(t, err)
+	assert.Equal(t, uint64(15), load)
+	require.Len(t, first.unread, 1)
+	require.Len(t, second.unread, 1)
+	assert.Less(t, first.unread[0], second.unread[0], "the worker that waits longest comes first")
+	assert.Equal(t, 3, b.pool.Queued())
+
+	second.finish(second.begin())
+	first.begin()
+	first.die(ExitStatus{Code: -9, Known: true})
+	for range 3 {
+		second.finish(second.begin())
+	}
+	assert.Equal(t, []uint64{1, 0, 2, 3, 4}, b.sink.indices())
+	assert.Equal(t, StatusLost, b.sink.outcomes[1].Status)
+	tasks, bytes, _ := b.pool.Load()
+	assert.Zero(t, tasks)
+	assert.Zero(t, bytes)
+}
+
+// A pool that takes nothing any more takes none of them.
+func TestSubmitAllRefused(t *testing.T) {
+	for want, end := range map[error]func(*Pool){
+		ErrPoolClosed: (*Pool).Close, ErrPoolTerminated: (*Pool).Terminate,
+	} {
+		b := newBench(t, Config{})
+		b.worker().boot()
+		end(b.pool)
+		_, err := b.pool.SubmitAll(make([]Task, 2))
+		require.ErrorIs(t, err, want)
+		tasks, _, _ := b.pool.Load()
+		assert.Zero(t, tasks)
+	}
+}
+
 // A worker that dies in a task fails that task alone; what it had not begun runs elsewhere.
 func TestDeathFailsOneTask(t *testing.T) {
 	b := newBench(t, Config{})
@@ -192,7 +243,9 @@ func TestBrokenPool(t *testing.T) {
 	}
 	assert.Equal(t, []time.Duration{firstBackoff, 2 * firstBackoff, 0}, pauses)
 	b.submit(1)
-	require.Len(t, b.sink.outcomes, 3)
+	_, err := b.pool.SubmitAll([]Task{{Region: NoRegion}, {Region: NoRegion}})
+	require.NoError(t, err)
+	require.Len(t, b.sink.outcomes, 5)
 	for _, o := range b.sink.outcomes {
 		assert.Equal(t, StatusBroken, o.Status)
 		assert.Equal(t, "Traceback", o.Failure.Text)

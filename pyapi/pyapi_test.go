@@ -301,6 +301,70 @@ func TestRoundTrip(t *testing.T) {
 	assert.Equal(t, count, pyapi.PoolCount())
 }
 
+// putMany writes payloads into the staging area as SubmitMany wants them and returns their number.
+func (p *pool) putMany(payloads ...string) int {
+	at := 4 * len(payloads)
+	for i, payload := range payloads {
+		binary.LittleEndian.PutUint32(p.desk[4*i:], uint32(len(payload)))
+		at += copy(p.desk[at:], payload)
+	}
+	return len(payloads)
+}
+
+// TestSubmitMany expects tasks that are handed over together to be tasks of their own, in order.
+func TestSubmitMany(t *testing.T) {
+	p := openPool(t)
+	function := pyapi.FunctionAdd(p.handle, p.staging, p.put("def"))
+	many := func(n, first int) int {
+		return pyapi.SubmitMany(p.handle, p.staging, n, 7, first, 1, function, 0)
+	}
+	assert.Equal(t, 6, many(p.putMany("one", "", "two"), 0))
+	assert.Equal(t, 11, many(p.putMany("three"), 3))
+	clear(p.desk) // it is the caller's again
+	assert.Equal(t, 4, pyapi.PoolStat(p.handle, 6))
+	w := p.addWorker()
+	for i, payload := range []string{"1[one]def", "1[]", "1[two]", "1[three]"} {
+		assert.Equal(t, outcome{7, uint64(i), 0, -1, payload}, p.next())
+	}
+	assert.Zero(t, pyapi.PoolClose(p.handle))
+	assert.Equal(t, pyapi.CodeClosed, many(p.putMany("x"), 4))
+	p.end(w)
+	assert.Zero(t, pyapi.WorkerReaped(p.handle, w.number, 0, 1))
+	assert.Equal(t, -1, p.nextExited())
+	assert.Zero(t, pyapi.PoolRelease(p.handle))
+}
+
+// TestSubmitManyRefused expects a batch with anything out of its range to be refused as a whole.
+func TestSubmitManyRefused(t *testing.T) {
+	p := openPool(t)
+	definition := pyapi.FunctionAdd(p.handle, p.staging, p.put("definition"))
+	long := string(make([]byte, bridge.MaxInline))
+	tests := []struct {
+		name                       string
+		payloads                   []string
+		count, mode, function, ops int
+		want                       int
+	}{
+		{"none", nil, 0, 0, 0, 0, pyapi.CodeBadArgument},
+		{"negative number", []string{"x"}, -1, 0, 0, 0, pyapi.CodeBadArgument},
+		{"more sizes than staged", nil, stagingSize/4 + 1, 0, 0, 0, pyapi.CodeBadArgument},
+		{"more bytes than staged", []string{long, long, long}, 3, 0, 0, 0, pyapi.CodeBadArgument},
+		{"mode 3", []string{"x"}, 1, 3, 0, 0, pyapi.CodeBadArgument},
+		{"unknown function", []string{"x"}, 1, 0, definition + 1, 0, pyapi.CodeBadArgument},
+		{"unknown options", []string{"x"}, 1, 0, 0, 7, pyapi.CodeBadArgument},
+		{"the last is large beside the definition", []string{"x", long}, 2, 0, definition, 0,
+			pyapi.CodeTooLarge},
+	}
+	for _, tt := range tests {
+		p.putMany(tt.payloads...)
+		got := pyapi.SubmitMany(p.handle, p.staging, tt.count, 1, 0, tt.mode, tt.function, tt.ops)
+		assert.Equal(t, tt.want, got, tt.name)
+		assert.Zero(t, pyapi.PoolStat(p.handle, 6), tt.name)
+	}
+	assert.Zero(t, pyapi.PoolTerminate(p.handle))
+	assert.Zero(t, pyapi.PoolRelease(p.handle))
+}
+
 // TestTerminate expects a terminated pool to drop its tasks and to take no more.
 func TestTerminate(t *testing.T) {
 	p := openPool(t)
@@ -363,6 +427,7 @@ func TestUnknownHandles(t *testing.T) {
 		"JobPlace":          func(h int) int { return pyapi.JobPlace(h, 1) },
 		"FunctionAdd":       func(h int) int { return pyapi.FunctionAdd(h, p.staging, 1) },
 		"Submit":            func(h int) int { return pyapi.Submit(h, p.staging, 1, 1, 1, 0, 0, 0) },
+		"SubmitMany":        func(h int) int { return pyapi.SubmitMany(h, p.staging, 1, 1, 1, 0, 0, 0) },
 		"SubmitRegion":      func(h int) int { return pyapi.SubmitRegion(h, 0, 1, 1, 1, 0, 0, 0) },
 		"Take":              func(h int) int { return pyapi.Take(h, 0) },
 		"Tight":             pyapi.Tight,
@@ -375,6 +440,9 @@ func TestUnknownHandles(t *testing.T) {
 		},
 		"staging of Submit": func(h int) int {
 			return pyapi.Submit(p.handle, h, 1, 1, 1, 0, 0, 0)
+		},
+		"staging of SubmitMany": func(h int) int {
+			return pyapi.SubmitMany(p.handle, h, 1, 1, 1, 0, 0, 0)
 		},
 	}
 	for name, call := range calls {

@@ -3,6 +3,7 @@
 package pyapi
 
 import (
+	"encoding/binary"
 	"math"
 
 	"gopool/bridge"
@@ -77,6 +78,50 @@ func Submit(pool, staging, n, job, index, mode, function, options int) int {
 		Mode: uint8(mode), Function: uint32(function), Payload: payload, Region: gopool.NoRegion})
 }
 
+// SubmitMany hands over count tasks of one job, with indices from first on, in their order: as Submit
+// would each of them, but all or none. In the staging area lie the sizes of their payloads, 32 bits
+// little endian each, and then the payloads, one right behind the other. The result is as Submit's.
+func SubmitMany(pool, staging, count, job, first, mode, function, options int) int {
+	wires, err := pools.get(pool)
+	if err != nil {
+		return codeOf(err)
+	}
+	mem, err := stagings.get(staging)
+	if err != nil {
+		return codeOf(err)
+	}
+	o, known := optionsOf(wires, options)
+	if count <= 0 || count > len(mem)/sizeOfSize || !known {
+		return codeBadArgument
+	}
+	sizes, bytes := mem[:count*sizeOfSize], mem[count*sizeOfSize:]
+	total, longest := 0, 0
+	for i := range count {
+		size := int(binary.LittleEndian.Uint32(sizes[i*sizeOfSize:]))
+		total, longest = total+size, max(longest, size)
+	}
+	if total > len(bytes) {
+		return codeBadArgument
+	}
+	if code := sendable(wires, longest, mode, function); code < 0 {
+		return code
+	}
+	// One piece of memory for all payloads and one for all tasks: most end in the order in which they
+	// were submitted, so none of it is kept for long by a few.
+	left := append([]byte(nil), bytes[:total]...)
+	tasks := make([]gopool.Task, count)
+	for i := range tasks {
+		size := binary.LittleEndian.Uint32(sizes[i*sizeOfSize:])
+		tasks[i] = gopool.Task{Job: uint64(job), Index: uint64(first + i), Mode: uint8(mode),
+			Function: uint32(function), Payload: left[:size:size], Region: gopool.NoRegion, Options: o}
+		left = left[size:]
+	}
+	return loadOf(wires.SubmitAll(tasks))
+}
+
+// sizeOfSize is how many bytes a payload's size takes in SubmitMany's staging area.
+const sizeOfSize = 4
+
 // SubmitRegion hands over a task whose payload is the size bytes of a memfd. The descriptor
 // stays Python's; the outcome names it when it may be closed. The result is as Submit's.
 func SubmitRegion(pool, fd, size, job, index, mode, function, options int) int {
@@ -111,14 +156,24 @@ func sendable(wires *bridge.PoolWires, n, mode, function int) int {
 }
 
 func submit(wires *bridge.PoolWires, options int, t *gopool.Task) int {
-	if options != 0 {
-		o, known := wires.Pool.Options(options)
-		if !known {
-			return codeBadArgument
-		}
-		t.Options = o
+	o, known := optionsOf(wires, options)
+	if !known {
+		return codeBadArgument
 	}
-	load, err := wires.Submit(t)
+	t.Options = o
+	return loadOf(wires.Submit(t))
+}
+
+// optionsOf finds what OptionsAdd has stored under a number; nil where that is 0.
+func optionsOf(wires *bridge.PoolWires, number int) (o *gopool.Options, known bool) {
+	if number == 0 {
+		return nil, true
+	}
+	return wires.Pool.Options(number)
+}
+
+// loadOf is the result of a submission: bytes of payload that are unsettled, or a code.
+func loadOf(load uint64, err error) int {
 	if err != nil {
 		return codeOf(err)
 	}

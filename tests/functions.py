@@ -508,6 +508,17 @@ class Bomb:
         return self.call
 
 
+class WaitsFor:
+    """Becomes a text; pickling it takes until a file is there."""
+
+    def __init__(self, path: str, text: str) -> None:
+        self.path, self.text = path, text
+
+    def __reduce__(self) -> Any:
+        assert wait_for(self.path), f"{self.path} is not there"
+        return str, (self.text,)
+
+
 class Submits:
     """Submits another task to a pool while it is being pickled."""
 

@@ -56,7 +56,6 @@ _STACK_GLOBAL = b"\x93"
 
 # Many tasks return nothing.
 _NONE = pickle.dumps(None)
-_RETURNED_NONE = True, None
 
 
 class Collector:
@@ -168,8 +167,9 @@ class Collector:
                 _jobs.report(problem)
 
     def _settle_records(self, position: int, end: int) -> None:
-        cache, ring, unpack = self._cache, self._ring, _RECORD.unpack_from
-        outcome: Any
+        cache, ring, unpack, loads = self._cache, self._ring, _RECORD.unpack_from, pickle.loads
+        waiting: Any
+        value: Any
         # Less than a record is padding at the ring's end; and what a pickle or a callback runs may
         # fork: then this is the child.
         while end - position >= _RECORD_SIZE and self._generation == _fork.generation:
@@ -186,37 +186,40 @@ class Collector:
                     continue
                 payload = ring[start : start + size]
                 if payload == _NONE:
-                    outcome = _RETURNED_NONE
+                    success, value = True, None
                 else:
                     try:
-                        outcome = True, pickle.loads(payload)
+                        success, value = True, loads(payload)
                     except BaseException as error:
-                        outcome = _unreadable(error)
-                if type(waiting) is AsyncResult and waiting._callback is None:
+                        success, value = _unreadable(error)
+                kind = type(waiting)
+                if kind is AsyncResult and waiting._callback is None:
                     # Its _set() written out, for tiny tasks: nothing here runs the user's code.
                     if cache.pop(job, None) is not None:
-                        waiting._success, waiting._value = outcome
+                        waiting._success, waiting._value = success, value
                         waiting._settled = True
                         if waiting._waiters:
                             waiting._wake()
                         waiting._pool = waiting._function = None
-                    continue
-                if (
-                    type(waiting) is MapResult
+                elif (
+                    kind is MapResult
+                    and success
                     and waiting._number_left > 1
                     and waiting._success
-                    and outcome[0]
                 ):
                     # As in the standard library's _set(), for chunks of one tiny task.
-                    size = waiting._chunksize  # type: ignore[attr-defined]
                     waiting._number_left -= 1
-                    waiting._value[index * size : (index + 1) * size] = outcome[1]
-                    continue
-                self._settle(job, index, outcome)
+                    size = waiting._chunksize
+                    if size == 1 == len(value):
+                        waiting._value[index] = value[0]
+                    else:
+                        waiting._value[index * size : (index + 1) * size] = value
+                else:
+                    self._settle(job, index, (success, value))
             else:
                 where = start, size, region, region_size
                 self._settle_record(job, index, status, where, task_region)
-            waiting = outcome = None  # the job alone holds them
+            waiting = value = None  # the job alone holds them
 
     def read_for(self, native: Any, handle: int, waiting: AsyncResult) -> None:
         """Settle a job that the calling thread waits for, if its value comes within microseconds

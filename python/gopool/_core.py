@@ -17,7 +17,7 @@ import warnings
 from multiprocessing import util
 from types import ModuleType, SimpleNamespace
 
-from gopool import _fork
+from gopool import _fork, _heap
 from gopool._worker import filesize
 from gopool.exceptions import CoreError, GopoolError, PayloadTooLargeError, PoolTerminatedError
 
@@ -52,9 +52,10 @@ def load() -> Any:
     if not loaded():
         with _fork.unforked():  # nor is it loaded twice
             if not loaded():
-                before = _descriptors()
+                before, handled = _descriptors(), _heap.handled()
                 # Where an ancestor has loaded it, that copy must not be entered.
                 native = _functions(_import_copy() if _inherited() else _import())
+                _heap.find(native, handled)
                 for i in range(2):
                     _fork.own(checked(native.PollerFD(i)))
                 for fd in _runtime_poller(before):

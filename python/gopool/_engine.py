@@ -15,7 +15,6 @@ job that is not settled holds its pool, so that its tasks still run.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import mmap
 import os
 import sys
@@ -32,6 +31,7 @@ from gopool import _collector, _core, _fork, _jobs, _options
 from gopool._crew import Crew, Maintenance
 from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder, Window
 from gopool._reserve import Places
+from gopool._runs import Run
 from gopool._submit import Functions, NoDescriptor, Submitter, affordable_regions
 from gopool._worker import filesize
 from gopool._worker.call import CALL, MAP, STARMAP
@@ -284,24 +284,51 @@ class Engine:
             if self._closing:
                 self._close_if_done()
 
-    def submit_all(self, job: Any, tasks: Iterable[Task], count: int, listed: bool) -> None:
-        """Submit so many tasks of a job in order, all at once as far as the budget allows.
+    def submit_all(
+        self,
+        job: Any,
+        mode: int,
+        function: Any,
+        items: Iterable[Any],
+        count: int,
+        options: int,
+        quick: bool,
+        listed: bool,
+    ) -> None:
+        """Submit the tasks of a job in order, all at once as far as the budget allows.
 
         Args:
-            listed: whether all objects in its tasks exist already.
+            items: the arguments of each of its `count` tasks, in the form that the mode wants.
+            quick: drawing them runs no code of the user's.
+            listed: besides, all objects in them exist already.
         """
         number = job._job
-        remaining = iter(tasks)
+        source = iter(items)
         if listed and count > 1:
-            remaining = self._submitter.sharing(number, tasks)
+            source = self._submitter.sharing(number, source)
+        run = Run(
+            self._submitter, number, mode, function, source, options, quick, self._settle_error
+        )
+        more = True
         try:
             self._submitting.add(number)
-            for done, task in enumerate(remaining):
-                if self._congested and self._is_congested():
-                    self.backlog.add(itertools.chain([task], remaining), count - done)
+            while more:
+                if self._generation != _fork.generation:
+                    raise ForkedChildError(_FORKED)
+                if self._terminated:
+                    self._fail_job(number)
                     return
-                if not self._submit_task(task):
-                    self.backlog.add([task], 1)
+                if self._congested and self._is_congested():
+                    self.backlog.add(run.rest(), count - run.index)
+                    return
+                load, more = run.submit()
+                self._note(load)
+                if run.error is not None:
+                    error, task = run.failure()
+                    if not isinstance(error, Exception):
+                        raise error  # KeyboardInterrupt is the caller's, who never gets this job
+                    if not self._settle_failure(task, error):
+                        self.backlog.add([task], 1)
         except BaseException:  # the input's, or an interrupt
             self.cache.pop(number, None)
             raise
@@ -309,6 +336,19 @@ class Engine:
             self._submitting.discard(number)
             if self._closing:
                 self._close_if_done()
+
+    def _note(self, load: int) -> None:
+        """See whether tasks have to wait after a submission that left so many bytes unsettled."""
+        submitter = self._submitter
+        if load > BUDGET or len(submitter.regions) >= submitter.max_regions:
+            self._congested = True
+
+    def _settle_failure(self, task: Task, error: BaseException) -> bool:
+        """Fail a task that could not be submitted; False: it has to wait for a descriptor."""
+        if isinstance(error, NoDescriptor):
+            return self._no_descriptor(task[0], task[1], error)
+        self._settle_error(task[0], task[1], error)
+        return True
 
     def _submit_task(self, task: Task, in_thread: bool = False) -> bool:
         """Whether the task is on its way or failed; False: it has to wait for a descriptor."""
@@ -406,11 +446,13 @@ class Engine:
         items: Iterable[Any],
         options: int,
         window: Window,
+        quick: bool = False,
     ) -> IMapFeeder:
         """Submit the tasks of a job from a thread of its own, as workers keep up.
 
         Args:
             items: the arguments of each task, in the form that the mode wants.
+            quick: drawing them runs no code of the user's.
         """
 
         number, cache = job._job, self.cache
@@ -436,6 +478,21 @@ class Engine:
             if load > BUDGET or len(regions) >= submitter.max_regions:
                 self._congested = True
 
+        def submit_many(most: int) -> bool:
+            """Draw and submit the next tasks, up to so many; whether there may be more."""
+            if self._congested or self._generation != _fork.generation or number not in cache:
+                for task in run.rest(1):
+                    self._submit_in_turn(task, feeder.stopped)
+                    return True
+                return False
+            load, more = run.submit(most)
+            self._note(load)
+            if run.error is not None:
+                error, task = run.failure()
+                if not self._settle_failure(task, error):
+                    self._submit_in_turn(task, feeder.stopped)
+            return more
+
         feeder = IMapFeeder(
             job,
             items,
@@ -444,6 +501,10 @@ class Engine:
             lambda index, error: self._settle_error(number, index, error),
             self._feeder_ended,
         )
+        if quick:
+            source, refuse = iter(items), self._settle_error
+            run = Run(submitter, number, mode, function, source, options, True, refuse)
+            feeder.draw_with(run, submit_many)
         self._begin(feeder)
         if self._terminated:
             self._fail_job(number)

@@ -17,6 +17,8 @@ TYPE_CHECKING = False  # typing is not imported at run time: it costs millisecon
 if TYPE_CHECKING:
     from typing import Any
 
+    from gopool._runs import Run
+
     Task = tuple[int, int, int, Any, Any, int]  # job, index, mode, function, arguments, options
 
 # How far imap draws ahead of the workers: tasks drawn and not finished.
@@ -199,10 +201,19 @@ class IMapFeeder(threading.Thread):
         self._lost = False
         self._unread: Callable[[], BaseException] | None = None
         self._drawn = 0  # as of the last look for room
+        self._submit_many: Callable[[int], bool] | None = None
         job.on_finished = self._on_finished
         job.on_cancelled = self.stop
         if window.buffersize is not None:
             job.on_taken = self.on_taken
+
+    def draw_with(self, run: Run, submit_many: Callable[[int], bool]) -> None:
+        """Draw through a run, for an input that nobody waits for and a window without buffersize.
+
+        Args:
+            submit_many: draws and submits up to so many tasks; whether there may be more.
+        """
+        self._run, self._submit_many = run, submit_many
 
     def stop(self) -> None:
         """Draw no more items. The thread ends once the user's iterable lets it."""
@@ -226,12 +237,16 @@ class IMapFeeder(threading.Thread):
 
     def run(self) -> None:
         try:
-            self._draw()
+            if self._submit_many is None:
+                self._draw()
+            else:
+                self._draw_many(self._submit_many)
         finally:
             self._job.on_finished = self._job.on_taken = self._job.on_cancelled = None
             self._items = ()
             self._ended(self)
             self._submit = self._fail = self._ended = _nothing  # they refer back here
+            self._submit_many = None
 
     def _draw(self) -> None:
         index, limit = -1, self._await_room(0)
@@ -259,6 +274,15 @@ class IMapFeeder(threading.Thread):
                 self._fail(index, error)
         if not self._stopped:
             self._job._set_length(index + 1)
+
+    def _draw_many(self, submit_many: Callable[[int], bool]) -> None:
+        run, more = self._run, True
+        while more and not self._stopped:
+            limit = self._await_room(run.index)
+            while more and run.index < limit and not self._stopped:
+                more = submit_many(limit - run.index)
+        if not self._stopped:
+            self._job._set_length(run.index)
 
     def _await_room(self, drawn: int) -> int:
         """Wait until more may be drawn; up to which number in all, at the least."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     # A function's number, and where it must still be found: module name, module, its dict, name.
     Known = tuple[int, str, Any, Any, str]
 
-_STDLIB_PICKLER = reduction.ForkingPickler  # unless the user put another in its place
+STDLIB_PICKLER = reduction.ForkingPickler  # unless the user put another in its place
 
 _STAGING_SIZE = 65_536  # bytes; holds MAX_INLINE
 _MAX_FREE = 16  # pairs kept for the next calls; more callers at a time make their own
@@ -143,7 +143,7 @@ def _by_reference(function: Any) -> bytes:
     """Pickle what pickles by reference. ForkingPickler gives the same bytes, but making one touches
     seventy pages, right after the forks of a pool whose first task this is.
     """
-    ours = reduction.ForkingPickler is _STDLIB_PICKLER
+    ours = reduction.ForkingPickler is STDLIB_PICKLER
     return pickle.dumps(function) if ours else dumps(function)
 
 
@@ -185,8 +185,8 @@ class Submitter:
         workers: int,
         places: Places,
     ) -> None:
-        self._native = native
-        self._pool = pool
+        self.native = native
+        self.pool = pool
         self._places = places
         self._known = functions.known
         self._add = functions.add
@@ -208,6 +208,19 @@ class Submitter:
             sharing = self._sharings.pop(job)
             if sharing is not None:
                 sharing.close()
+
+    def number_of(self, function: Any) -> int:
+        """The number that stands for a function now; 0: it travels in the payload.
+
+        submit() has the same written out, without a call for each task.
+        """
+        kind = type(function)
+        known = self._known.get(function) if kind in _BY_REFERENCE else None
+        if known is None:
+            return self._add(function)
+        number, module_name, module, namespace, name = known
+        there = sys.modules.get(module_name) is module and namespace.get(name) is function
+        return number if there and not _has_reducer(kind) else 0
 
     def submit(
         self, job: int, index: int, mode: int, function: Any, arguments: Any, options: int = 0
@@ -241,30 +254,28 @@ class Submitter:
         try:
             desk = desks.pop()
         except IndexError:
-            desk = Desk(self._native)
+            desk = Desk(self.native)
         try:
-            if arguments is NO_ARGUMENTS and number and pickler is _STDLIB_PICKLER:
+            if arguments is NO_ARGUMENTS and number and pickler is STDLIB_PICKLER:
                 desk.memory[:len(NOTHING)] = NOTHING
                 load = self._submit(
-                    self._pool, desk.handle, len(NOTHING), job, index, mode, number, options
+                    self.pool, desk.handle, len(NOTHING), job, index, mode, number, options
                 )
             else:
                 desk.dumper.plain = shares
                 chunks = desk.dumper.dump(arguments if number else (function, arguments))
                 if shares and not desk.dumper.plain:
-                    self._stop_sharing(job)  # what was sent may have been changed since
+                    self.stop_sharing(job)  # what was sent may have been changed since
                     shares = False
                 payload = chunks[0]
                 size = len(payload)
                 if len(chunks) == 1 and size <= MAX_INLINE:
                     desk.memory[:size] = payload
                     load = self._submit(
-                        self._pool, desk.handle, size, job, index, mode, number, options
+                        self.pool, desk.handle, size, job, index, mode, number, options
                     )
                 else:
-                    load = self._submit_region(
-                        chunks, shares, job, index, mode, number, options
-                    )
+                    load = self.submit_region(chunks, shares, job, index, mode, number, options)
                 desk.dumper.clear()
         except BaseException:
             desk.dumper.clear()
@@ -274,12 +285,12 @@ class Submitter:
             if len(desks) < _MAX_FREE:
                 desks.append(desk)
             else:
-                _discard(self._native, desk)
+                _discard(self.native, desk)
         if load < 0:
             raise _core.exception_for(load)
         return load
 
-    def _submit_region(
+    def submit_region(
         self,
         chunks: list[Any],
         shares: bool,
@@ -289,12 +300,17 @@ class Submitter:
         fn: int,
         options: int,
     ) -> int:
-        fd, size = self._write(chunks, job if shares else 0)
+        """Hand over a large task; the result is Submit's. Raises NoDescriptor, or OSError.
+
+        Args:
+            shares: its buffers may be sent once, if its job's are at all.
+        """
+        fd, size = self._write(chunks, job if shares and job in self._sharings else 0)
         # From here on whoever takes it out of the set closes it: this method, where Go refuses
         # it, the collector with the outcome, or terminate().
         self.regions.add(fd)
         self.max_regions = affordable_regions(self.workers)
-        load = int(self._native.SubmitRegion(self._pool, fd, size, job, index, mode, fn, options))
+        load = int(self.native.SubmitRegion(self.pool, fd, size, job, index, mode, fn, options))
         if load < 0:
             self.close_region(fd)
         return load
@@ -303,7 +319,7 @@ class Submitter:
         """Write a region; job is the one whose buffers are sent once, or 0."""
         places = self._places
         with places.writing:
-            if places.tight and not self._native.Tight(self._pool):
+            if places.tight and not self.native.Tight(self.pool):
                 places.tight = False
             if not places.tight:
                 try:
@@ -330,7 +346,7 @@ class Submitter:
         """
         if self.regions:
             raise NoDescriptor
-        self._native.Tighten(self._pool, 1)
+        self.native.Tighten(self.pool, 1)
         self._places.of_task.give_up()
         try:
             with _fork.unforked():
@@ -343,10 +359,11 @@ class Submitter:
                 raise NoDescriptor from error
             raise
         finally:
-            self._native.Tighten(self._pool, 0)
+            self.native.Tighten(self.pool, 0)
 
-    def _stop_sharing(self, job: int) -> None:
-        sharing = self._sharings[job]
+    def stop_sharing(self, job: int) -> None:
+        """Send again what was sent: code of the user's has run, which may have changed it."""
+        sharing = self._sharings.get(job)
         if sharing is not None:
             sharing.close()
 

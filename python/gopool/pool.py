@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
+from itertools import repeat
 from multiprocessing import pool as stdlib
 from multiprocessing import util
 
@@ -38,6 +39,7 @@ from gopool._options import (
     for_original,
     positive,
 )
+from gopool._runs import QUICK_INPUTS
 from gopool._settings import Settings
 from gopool._worker.call import NO_ARGUMENTS
 from gopool.exceptions import GopoolError
@@ -107,7 +109,7 @@ class Pool(stdlib.Pool):
             finalizers. What it raises is printed as a traceback and changes nothing else. Ctrl-C
             does not interrupt it. It travels as the initializer does. A worker that is killed, or
             whose initializer failed, does not call it. One that retires while the pool goes on
-            has `kill_grace` seconds, and five at least, until its process has ended.
+            has twelve times kill_grace until its process has ended.
         daemon: False lets tasks make processes and pools of their own; a worker that ends in
             order joins those processes first, as a non-daemonic process does, and has as long as
             one of them runs. No pool worker, at
@@ -117,8 +119,8 @@ class Pool(stdlib.Pool):
             and a thread here: so isatty() is false in a worker, what several processes write may
             come in another order, and a worker waits once the pipe is full (64 KiB) while this
             process runs no Python code.
-        kill_grace: seconds between asking a worker to end and killing it; five at least where it
-            retires, since nothing hurries then.
+        kill_grace: seconds between asking a worker to end and killing it; one that retires has
+            twelve times as long, since nothing hurries then.
         on_event: called with each gopool.events.Event of the pool, in the thread that runs
             callbacks or the one that replaces workers.
 
@@ -445,7 +447,6 @@ def _pool_map_async(
         size += bool(extra)
     if length == 0:
         size = 0
-    chunks = stdlib.Pool._get_tasks(func, iterable, size)  # type: ignore[attr-defined]
     result = MapResult(
         self,
         size,
@@ -456,16 +457,15 @@ def _pool_map_async(
     if callback or error_callback:
         self._engine.expect_callbacks()
     result._function = func  # type: ignore[attr-defined]
-    tasks: Iterator[tuple[int, int, int, Any, Any, int]]
     options = self._engine.options(call)
-    job, mode = result._job, _MODES.get(mapper)  # type: ignore[attr-defined]
+    chunks, mode = _chunks_of(iterable, size), _MODES.get(mapper)
     if mode is None:
-        tasks = ((job, i, CALL, mapper, ((chunk,), {}), options) for i, chunk in enumerate(chunks))
-    else:
-        tasks = ((job, i, mode, func, items, options) for i, (_, items) in enumerate(chunks))
+        mode, func, chunks = CALL, mapper, ((((func, chunk),), {}) for chunk in chunks)
     # A sequence of the user's own may make its items when they are asked for.
-    listed = type(iterable) in (list, tuple)
-    self._engine.submit_all(result, tasks, result._number_left, listed)
+    quick, listed = type(iterable) in QUICK_INPUTS, type(iterable) in (list, tuple)
+    self._engine.submit_all(
+        result, mode, func, chunks, result._number_left, options, quick, listed
+    )
     return result
 
 
@@ -501,6 +501,14 @@ def _map_in_time(
     return result
 
 
+def _chunks_of(items: Iterable[Any], size: int) -> Iterator[Any]:
+    """Tuples of so many items each; the last may have fewer."""
+    if size == 1 and type(items) in QUICK_INPUTS:
+        return zip(items)
+    chunks = stdlib.Pool._get_tasks(None, items, size)  # type: ignore[attr-defined]
+    return (chunk for _, chunk in chunks)
+
+
 _MODES = {
     stdlib.mapstar: MAP,  # type: ignore[attr-defined]
     stdlib.starmapstar: STARMAP,  # type: ignore[attr-defined]
@@ -526,18 +534,19 @@ def _imap(
     job = kind(self)
     job._function = func
     window, mode, items = Window(self._processes, buffersize), MAP, iterable
+    quick = type(iterable) in QUICK_INPUTS and buffersize is None
     if size == 1:
-        mode, items = CALL, _single_arguments(iterable)
+        mode = CALL
+        items = zip(zip(iterable), repeat({})) if quick else _single_arguments(iterable)
     elif size == AUTO:
         length = len(iterable) if isinstance(iterable, Sized) else None
         window = job.chunker = Chunker(
             self._processes, length, stream=True, buffersize=buffersize
         )
-        items = window.cut(iterable)
+        items, quick = window.cut(iterable), False
     else:
-        chunks = stdlib.Pool._get_tasks(func, iterable, size)  # type: ignore[attr-defined]
-        items = (items for _, items in chunks)
-    feeder = self._engine.feed(job, mode, func, items, options, window)
+        items = _chunks_of(iterable, size)
+    feeder = self._engine.feed(job, mode, func, items, options, window, quick)
     result = job if buffersize is None else Reading(job, feeder.lose_reader)
     if size == 1:
         return result

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import sys
 from _thread import RLock, get_ident
+from functools import partial
 from multiprocessing import popen_fork, util
 from multiprocessing import process as stdlib_process
 
@@ -92,8 +93,10 @@ class Adopted:
         # SIGCHLD that calls active_children() may interrupt the reader.
         self._reaping = RLock()
         self._generation = _fork.generation
-        super().__init__(process_obj)  # type: ignore[call-arg]
         native = _go()
+        if native is not None:
+            self._heed(native)
+        super().__init__(process_obj)  # type: ignore[call-arg]
         if native is not None and (get_ident(), _fork.generation) not in _unadopted:
             try:
                 self._adopt(native)
@@ -102,6 +105,9 @@ class Adopted:
                 os.kill(self.pid, 9)
                 super().wait()  # type: ignore[misc]
                 raise
+
+    def _heed(self, native: Any) -> None:
+        """Prepare to start a process beside a loaded Go."""
 
     def _adopt(self, native: Any) -> None:
         sentinel = self.sentinel if self._status_on_sentinel else None
@@ -209,16 +215,33 @@ def _release(native: Any, process: int, pidfd: int) -> None:
 class ForkPopen(Adopted, popen_fork.Popen):
     """multiprocessing.popen_fork.Popen with adoption."""
 
+    def _heed(self, native: Any) -> None:
+        # Of this object alone: without Go each child would pay for one more call.
+        self._launch = partial(self._launch_beside_go, native)
+
+    def _launch_beside_go(self, native: Any, process_obj: Any) -> None:
+        from gopool import _heap
+
+        del self._launch  # it refers back to this object
+        with _fork.unforked():
+            try:
+                _heap.hide(native)
+                self._launch_quietly(process_obj)
+            finally:
+                _heap.show(native)
+
     if sys.version_info >= (3, 12):
 
-        def _launch(self, process_obj: Any) -> None:
-            if _go() is None:
-                super()._launch(process_obj)  # type: ignore[misc]
-                return
+        def _launch_quietly(self, process_obj: Any) -> None:
             from gopool._forkwarning import without_fork_warning
 
             with without_fork_warning():
                 super()._launch(process_obj)  # type: ignore[misc]
+
+    else:
+
+        def _launch_quietly(self, process_obj: Any) -> None:
+            super()._launch(process_obj)  # type: ignore[misc]
 
 
 def _leave_to_parent() -> None:

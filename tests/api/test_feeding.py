@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import pickle
 import threading
 from multiprocessing import pool as stdlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -283,3 +286,64 @@ def test_wrong_word_for_a_chunksize(pool: Any) -> None:
     for method in (pool.map, pool.starmap_async, pool.imap, pool.imap_unordered):
         with pytest.raises(ValueError, match="chunksize may be a number or \"auto\", not 'Auto'"):
             method(f.square, [1], "Auto")
+
+
+@pytest.mark.parametrize("kind", ["starmap", "imap"])
+@pytest.mark.parametrize("before", [1, 30])
+def test_an_item_waits_for_a_task_before_it(
+    pool: Any, tmp_path: Path, kind: str, before: int
+) -> None:
+    """Tasks begin at once: pickling one may take until another one of the same call is done."""
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    calls: list[Any] = [(str(tmp_path / str(i)), "") for i in range(before - 1)]
+    calls += [(first, "done"), (second, f.WaitsFor(first, "too"))]
+    if kind == "starmap":
+        pool.starmap(f.note, calls, 1)
+    else:
+        list(pool.imap(functools.partial(f.call, f.note), calls))
+    assert Path(second).read_text().endswith(" too\n")
+
+
+@pytest.mark.parametrize("bad", [0, 17, 39])
+def test_an_item_that_does_not_pickle(pool: Any, bad: int) -> None:
+    """It fails alone, in its place; a map ends with its error, called back once."""
+    problems = (AttributeError, pickle.PicklingError)
+    items: list[Any] = list(range(40))
+    items[bad] = lambda: None
+    results = pool.imap(f.identity, items)
+    for i in range(40):
+        if i == bad:
+            with pytest.raises(problems):
+                next(results)
+        else:
+            assert next(results) == i
+    assert list(results) == []
+    called: list[Any] = []
+    result = pool.map_async(f.identity, items, 1, called.append, called.append)
+    with pytest.raises(problems):
+        result.get(60)
+    assert [type(error) in problems for error in called] == [True]
+
+
+def test_imap_of_a_list_that_grows(pool: Any) -> None:
+    """What is appended while it is drawn is drawn too, as the standard library does."""
+    items = [0]
+    results = pool.imap(f.identity, items)
+    items.extend(range(1, 200))
+    got = list(results)
+    assert got in ([0], list(range(200))), "it ends before all were appended, or behind them"
+
+
+def test_map_from_many_threads(pool: Any) -> None:
+    """Calls at the same time do not mix their tasks."""
+    outcomes: dict[int, Any] = {}
+
+    def call(number: int) -> None:
+        outcomes[number] = pool.map(f.identity, [(number, i) for i in range(500)], 1)
+
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == {n: [(n, i) for i in range(500)] for n in range(4)}

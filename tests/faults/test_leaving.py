@@ -13,15 +13,17 @@ WAYS = ["thread", "finalizer", "worker_exit"]
 
 
 def test_places_are_not_lost(context: Any) -> None:
-    """A worker that hangs in its exit is killed after the grace and replaced, whatever it hangs in.
-    Its tasks are done, and its end is no crash.
+    """A worker that hangs in its exit is killed after twelve times the grace and replaced, whatever
+    it hangs in. Its tasks are done, and its end is no crash.
     """
     events: list[Any] = []
     with contextlib.ExitStack() as stack:
         pools = []
         for way in WAYS:
             hook = {"worker_exit": f.pause_for_ever} if way == "worker_exit" else {}
-            pool = context.Pool(1, maxtasksperchild=1, on_event=events.append, **hook)
+            pool = context.Pool(
+                1, maxtasksperchild=1, kill_grace=0.1, on_event=events.append, **hook
+            )
             pools.append((way, stack.enter_context(pool)))
         first = [pool.apply_async(f.never_end, (way,)) for way, pool in pools]
         lost = {result.get(timeout=60) for result in first}
@@ -29,14 +31,15 @@ def test_places_are_not_lost(context: Any) -> None:
         assert not lost & {result.get(timeout=60) for result in second}
         told = [(event.kind, event.pid) for event in events]
         for pid in lost:
-            assert [kind for kind, who in told if who == pid] == ["start", "limit", "end"]
+            # Told by two threads, so the order of the last two is open.
+            assert sorted(kind for kind, who in told if who == pid) == ["end", "limit", "start"]
             (event,) = (one for one in events if one.kind == "limit" and one.pid == pid)
-            assert event.text == "it was to end, and had not after 5s"
+            assert event.text == "it was to end, and had not after 1.2s"
 
 
 def test_join_after_a_worker_that_never_ends() -> None:
     """join() of a closed pool ends where one of its workers was replaced that never would."""
-    pool = gopool.get_context("fork").Pool(1, maxtasksperchild=1)
+    pool = gopool.get_context("fork").Pool(1, maxtasksperchild=1, kill_grace=0.1)
     with pool:
         stuck = pool.apply_async(f.never_end, ("finalizer",))
         last = pool.apply_async(f.pid)

@@ -4,23 +4,28 @@
 from __future__ import annotations
 
 import copy
+import json
 import mmap
 import os
+import random
 import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from gopool import _lastwords
-from gopool._worker import _lane
+from gopool._worker import _lane, message
 from gopool._worker.lane import NO_NOTE, open_lane
 
 NOTE, QUEUE, ASLEEP, LISTEN, COMMIT, READ, BEGAN = (at * 8 for at in range(0, 56, 8))
 SLOTS, TASKS, OUTCOMES, RING = 512, 4096, 4096 + 65536, 65536
 COLLECTOR, HUNGRY = 1, 2
 PAD = 2**64 - 1
+NUMBER = 2**40  # of the task whose outcomes these tests publish
+MOST = _lane.MAX_BODY - 15  # bytes of such an outcome's payload
 
 
 class Parent:
@@ -47,7 +52,7 @@ class Parent:
         self.word(QUEUE, (queue + (1 << 32)) % 2**64)
 
     def outcome(self) -> tuple[int, int, bytes]:
-        """Take the oldest outcome: when it began and ended, and its body."""
+        """Take the oldest outcome: when it began and ended, and its payload."""
         read = self.word(READ)
         assert read < self.word(COMMIT)
         at = read % RING
@@ -55,7 +60,11 @@ class Parent:
             read, at = read + RING - at, 0
         began, ended, size = struct.unpack_from("<QQI", self.memory, OUTCOMES + at)
         self.word(READ, read + (20 + size + 7) // 8 * 8)
-        return began, ended, self.memory[OUTCOMES + at + 20 : OUTCOMES + at + 20 + size]
+        body = self.memory[OUTCOMES + at + 20 : OUTCOMES + at + 20 + size]
+        kind, number, status, payload = message.decode(body, False, to_worker=False)
+        assert (kind, number, status) == (message.DONE, NUMBER, 1)
+        assert message.pack_done(number, status, payload)[4:] == body, "written as Go does"
+        return began, ended, payload
 
     def rings(self) -> int:
         """How often the bell was rung since."""
@@ -80,6 +89,11 @@ def pair() -> Iterator[tuple[_lane.Lane, Parent]]:
 
 
 Pair = tuple[_lane.Lane, Parent]
+
+
+def publish(lane: _lane.Lane, payload: bytes) -> bool:
+    """Leave an outcome of one task, whose number and status outcome() expects."""
+    return lane.publish(NUMBER, 1, payload)
 
 
 def test_nothing_to_claim(pair: Pair) -> None:
@@ -119,15 +133,74 @@ def test_task_outside(pair: Pair, offset: int, size: int) -> None:
         lane.claim()
 
 
+_GOLDEN = json.loads(
+    (Path(__file__).parents[2] / "bridge/testdata/frames/frames.json").read_text()
+)
+
+
+def _bodies() -> Iterator[bytes]:
+    """Bodies of golden frames, also of those that are wrong, and what becomes of them by chance."""
+    chance = random.Random(5)
+    for case in (*_GOLDEN["good"], *_GOLDEN["bad"]):
+        body = bytes.fromhex(case["hex"])[4:]
+        yield body
+        for _ in range(200 if len(body) < 1000 else 0):
+            changed = bytearray(body)
+            for _ in range(chance.randint(1, 3)):
+                if changed:
+                    changed[chance.randrange(len(changed))] = chance.randrange(256)
+            yield bytes(changed)
+            yield bytes(changed[: chance.randint(0, len(changed))])
+
+
+def test_claim_decodes(pair: Pair) -> None:
+    """What is taken for a Task is one, with the fields that Python's own decoding finds; all else
+    is left to that.
+    """
+    lane, parent = pair
+    tasks = 0
+    for body in _bodies():
+        if len(body) > _lane.MAX_BODY:
+            continue
+        parent.put(1, body)
+        got = lane.claim()
+        if type(got) is tuple:
+            tasks += 1
+            assert got == message.decode_task(body, False)
+        else:
+            assert got == body
+    assert tasks > 100
+
+
+@pytest.mark.parametrize("number", [1, 127, 128, 255, 256, 65535, 65536, 2**32 - 1, 2**32, PAD])
+@pytest.mark.parametrize("size", [0, 255, 256, 12000])
+def test_fields_of_all_sizes(pair: Pair, number: int, size: int) -> None:
+    """Numbers and lengths are read and written in each of msgpack's forms."""
+    lane, parent = pair
+    function = min(number, 2**32 - 1)
+    payload = b"p" * size
+    for definition in (None, b"d" * (size // 4 + 1)):
+        body = msgpack.packb((message.TASK, number, 2, function, payload, definition))
+        parent.put(number, body)
+        assert lane.claim() == (number, 2, function, payload, definition)
+        assert lane.publish(number, 2, payload)
+        end = parent.word(COMMIT)
+        done = message.pack_done(number, 2, payload)[4:]
+        at = OUTCOMES + (parent.word(READ, end)) % RING
+        if parent.words[at // 8] == PAD:
+            at = OUTCOMES
+        assert parent.memory[at + 20 : at + 20 + len(done)] == done
+
+
 def test_outcomes(pair: Pair) -> None:
     """Outcomes of all sizes come out as they went in, round the ring many times."""
     lane, parent = pair
-    sizes = [0, 1, 7, 8, 100, _lane.MAX_BODY, 5000, 13, _lane.MAX_BODY - 1] * 10
+    sizes = [0, 1, 7, 8, 100, MOST, 200, 300, 5000, 13, MOST - 1] * 10
     for number, size in enumerate(sizes):
         parent.put(number + 1, b"x")
         lane.claim()
         body = bytes([number % 256]) * size
-        assert lane.publish(body)
+        assert publish(lane, body)
         assert parent.word(BEGAN) == 0
         began, ended, got = parent.outcome()
         assert got == body
@@ -138,48 +211,58 @@ def test_outcomes(pair: Pair) -> None:
 def test_no_room(pair: Pair) -> None:
     """A full ring takes no outcome, nor half of one, and takes them again when it is read."""
     lane, parent = pair
-    body = bytes(_lane.MAX_BODY)
+    body = bytes(MOST)
     taken = 0
-    while lane.publish(body):
+    while publish(lane, body):
         taken += 1
     assert taken == 3
     committed = parent.word(COMMIT)
-    assert not lane.publish(body)
+    assert not publish(lane, body)
     assert parent.word(COMMIT) == committed
     parent.outcome()
-    assert lane.publish(body)
-    assert not lane.publish(bytes(_lane.MAX_BODY + 1))
+    assert publish(lane, body)
+    assert not publish(lane, bytes(MOST + 1))
 
 
-@pytest.mark.parametrize("body", [None, "text", bytearray(b"x"), 3])
+@pytest.mark.parametrize("body", [None, "text", 3, ["x"], memoryview(b"1234")[::2]])
 def test_publish_takes_bytes(pair: Pair, body: object) -> None:
-    """Anything else is a TypeError."""
-    with pytest.raises(TypeError):
-        pair[0].publish(body)  # type: ignore[arg-type]
+    """Anything else is an error, and so is what no Done can have."""
+    lane, parent = pair
+    assert lane.publish(NUMBER, 1, bytearray(b"x"))
+    assert lane.publish(NUMBER, 1, memoryview(b"yy"))
+    assert [parent.outcome()[2] for _ in range(2)] == [b"x", b"yy"]
+    with pytest.raises((TypeError, BufferError)):
+        lane.publish(NUMBER, 1, body)  # type: ignore[arg-type]
+    for number, status in ((0, 0), (1, 3), (-1, 0), (1, -1), (2**64, 0), ("1", 0)):
+        with pytest.raises((ValueError, OverflowError, TypeError)):
+            lane.publish(number, status, b"x")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="3 arguments"):
+        lane.publish(1, 0)  # type: ignore[call-arg]
+    assert parent.word(COMMIT) == parent.word(READ)
 
 
 def test_bell(pair: Pair) -> None:
     """The bell is rung for whoever asked, once; a full counter is no error."""
     lane, parent = pair
-    lane.publish(b"1")
+    publish(lane, b"1")
     assert parent.rings() == 0
     parent.word(LISTEN, COLLECTOR | HUNGRY)
-    lane.publish(b"2")
-    lane.publish(b"3")
+    publish(lane, b"2")
+    publish(lane, b"3")
     assert parent.rings() == 1
     assert parent.word(LISTEN, COLLECTOR) == HUNGRY
     os.eventfd_write(parent.bell, 2**64 - 2)
-    assert lane.publish(b"4")
+    assert publish(lane, b"4")
 
 
 def test_bell_is_closed(pair: Pair) -> None:
     """Without its bell a worker ends with an error; the outcome is there."""
     lane, parent = pair
     os.close(parent.bell)
-    assert lane.publish(b"nobody listens")
+    assert publish(lane, b"nobody listens")
     parent.word(LISTEN, COLLECTOR)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        lane.publish(b"outcome")
+        publish(lane, b"outcome")
     assert [parent.outcome()[2] for _ in range(2)] == [b"nobody listens", b"outcome"]
 
 
@@ -191,7 +274,7 @@ def test_bell_is_another_file(pair: Pair, tmp_path: Path) -> None:
         os.dup2(file.fileno(), parent.bell)
         parent.word(LISTEN, COLLECTOR)
         with pytest.raises(OSError, match="Bad file descriptor"):
-            lane.publish(b"outcome")
+            publish(lane, b"outcome")
     assert path.read_bytes() == b""
 
 
@@ -277,7 +360,8 @@ def test_closed(pair: Pair) -> None:
     parent.put(1, b"x")
     lane.close()
     lane.close()
-    for use in (lane.claim, lane.doze, lane.rouse, lambda: lane.note(1), lambda: lane.publish(b"")):
+    uses = (lane.claim, lane.doze, lane.rouse, lambda: lane.note(1), lambda: publish(lane, b""))
+    for use in uses:
         with pytest.raises(ValueError, match="closed"):
             use()
     assert parent.word(QUEUE) == 1 << 32

@@ -36,7 +36,11 @@ enum {
     LANE_SIZE = AT_OUTCOMES + OUTCOMES_SIZE,
     MAX_BODY = 16384,     // bytes of one message's body; larger ones go through the socket
     RECORD_HEADER = 20,   // u64 began, u64 ended, u32 size of the body
+    DONE_HEADER = 17,     // bytes of a Done before its payload, at most
 };
+
+// Of PROTOCOL.md, sections 4 and 5.
+enum { TASK = 1, DONE = 18, MAX_MODE = 2, MAX_STATUS = 2 };
 
 enum { AWAKE = 0, DOZING = 1 };
 
@@ -148,6 +152,89 @@ static int is_closed(Lane *lane) {
     return 1;
 }
 
+// What is left of a message that is read, in msgpack.
+typedef struct { const unsigned char *at, *end; } Bytes;
+
+static uint64_t big_endian(const unsigned char *at, size_t size) {
+    uint64_t value = 0;
+    while (size--)
+        value = value << 8 | *at++;
+    return value;
+}
+
+// Read a number of 0 to most; 0: it is none, and nobody reads on.
+static int read_uint(Bytes *in, uint64_t most, uint64_t *value) {
+    if (in->at == in->end)
+        return 0;
+    unsigned char code = *in->at++;
+    if (code <= 0x7f) {
+        *value = code;
+    } else if (code >= 0xcc && code <= 0xcf) {  // of 1, 2, 4 or 8 bytes
+        size_t size = (size_t)1 << (code - 0xcc);
+        if ((size_t)(in->end - in->at) < size)
+            return 0;
+        *value = big_endian(in->at, size);
+        in->at += size;
+    } else {
+        return 0;
+    }
+    return *value <= most;
+}
+
+// Read bytes where they lie; 0: they are none, and nobody reads on.
+static int read_bin(Bytes *in, Bytes *value) {
+    if (in->at == in->end || *in->at < 0xc4 || *in->at > 0xc6)  // a size of 1, 2 or 4 bytes
+        return 0;
+    size_t size = (size_t)1 << (*in->at++ - 0xc4);
+    if ((size_t)(in->end - in->at) < size)
+        return 0;
+    uint64_t length = big_endian(in->at, size);
+    in->at += size;
+    if ((uint64_t)(in->end - in->at) < length)
+        return 0;
+    *value = (Bytes){in->at, in->at + length};
+    in->at = value->end;
+    return 1;
+}
+
+static PyObject *copy(Bytes bytes) {
+    return PyBytes_FromStringAndSize((const char *)bytes.at, bytes.end - bytes.at);
+}
+
+// A Task's fields, as message.decode_task gives them; where it is not one, or one that is written in
+// another way than Go does, its bytes: decode_task says what is wrong.
+static PyObject *decode(const unsigned char *body, size_t size) {
+    Bytes in = {body + 2, body + size}, payload, definition = {NULL, NULL};
+    uint64_t number, mode, function;
+    if (size < 2 || body[0] != 0x96 || body[1] != TASK || !read_uint(&in, UINT64_MAX, &number) ||
+        number == 0 || !read_uint(&in, MAX_MODE, &mode) ||
+        !read_uint(&in, UINT32_MAX, &function) || !read_bin(&in, &payload) || in.at == in.end)
+        return copy((Bytes){body, body + size});
+    if (*in.at == 0xc0)
+        in.at++;
+    else if (!read_bin(&in, &definition) || definition.at == definition.end || function == 0)
+        return copy((Bytes){body, body + size});
+    if (in.at != in.end)
+        return copy((Bytes){body, body + size});
+    PyObject *fields[5] = {
+        PyLong_FromUnsignedLongLong(number),
+        PyLong_FromUnsignedLongLong(mode),
+        PyLong_FromUnsignedLongLong(function),
+        copy(payload),
+        definition.at == NULL ? Py_NewRef(Py_None) : copy(definition),
+    };
+    PyObject *task = PyTuple_New(5);
+    for (int i = 0; i < 5; i++) {
+        if (fields[i] == NULL || task == NULL) {
+            Py_CLEAR(task);
+            Py_XDECREF(fields[i]);
+        } else {
+            PyTuple_SET_ITEM(task, i, fields[i]);
+        }
+    }
+    return task;
+}
+
 static PyObject *lane_claim(Lane *lane, PyObject *Py_UNUSED(ignored)) {
     if (is_closed(lane))
         return NULL;
@@ -172,7 +259,7 @@ static PyObject *lane_claim(Lane *lane, PyObject *Py_UNUSED(ignored)) {
                      (unsigned long long)slot.number, slot.offset, slot.size);
         return NULL;
     }
-    return PyBytes_FromStringAndSize((char *)lane->memory + AT_TASKS + slot.offset, slot.size);
+    return decode(lane->memory + AT_TASKS + slot.offset, slot.size);
 }
 
 static int raise_errno(void) {
@@ -203,23 +290,42 @@ static int tell(Lane *lane) {
     return written < 0 && errno != EAGAIN ? raise_errno() : 0;
 }
 
-static PyObject *lane_publish(Lane *lane, PyObject *body) {
-    if (!PyBytes_Check(body)) {
-        PyErr_SetString(PyExc_TypeError, "publish() takes bytes");
-        return NULL;
+static unsigned char *write_big_endian(unsigned char *at, uint64_t value, size_t size) {
+    for (size_t i = size; i--; value >>= 8)
+        at[i] = (unsigned char)value;
+    return at + size;
+}
+
+static unsigned char *write_uint(unsigned char *at, uint64_t value) {
+    if (value <= 0x7f) {
+        *at = (unsigned char)value;
+        return at + 1;
     }
-    if (is_closed(lane))
-        return NULL;
-    uint64_t size = (uint64_t)PyBytes_GET_SIZE(body);
-    if (size > MAX_BODY)
-        Py_RETURN_FALSE;
-    uint64_t need = (RECORD_HEADER + size + 7) & ~(uint64_t)7;
+    int power = value <= UINT8_MAX ? 0 : value <= UINT16_MAX ? 1 : value <= UINT32_MAX ? 2 : 3;
+    *at = (unsigned char)(0xcc + power);
+    return write_big_endian(at + 1, value, (size_t)1 << power);
+}
+
+static unsigned char *write_bin_header(unsigned char *at, uint64_t size) {
+    int power = size <= UINT8_MAX ? 0 : size <= UINT16_MAX ? 1 : 2;
+    *at = (unsigned char)(0xc4 + power);
+    return write_big_endian(at + 1, size, (size_t)1 << power);
+}
+
+// Put a record with a Done into the ring; 0: it has no room.
+static int leave(Lane *lane, uint64_t number, uint64_t status, const void *payload, uint64_t size) {
+    unsigned char header[DONE_HEADER] = {0x94, DONE}, *end = write_uint(header + 2, number);
+    end = write_bin_header(write_uint(end, status), size);
+    uint64_t header_size = (uint64_t)(end - header), body = header_size + size;
+    if (body > MAX_BODY)
+        return 0;
+    uint64_t need = (RECORD_HEADER + body + 7) & ~(uint64_t)7;
     uint64_t commit = atomic_load_explicit(word64(lane, AT_COMMIT), memory_order_relaxed);
     uint64_t read = atomic_load_explicit(word64(lane, AT_READ), memory_order_acquire);
     uint64_t at = commit % OUTCOMES_SIZE;
     uint64_t skipped = OUTCOMES_SIZE - at < need ? OUTCOMES_SIZE - at : 0;
     if (OUTCOMES_SIZE - (commit - read) < need + skipped)
-        Py_RETURN_FALSE;
+        return 0;
     unsigned char *ring = lane->memory + AT_OUTCOMES;
     if (skipped) {
         uint64_t pad = PAD;
@@ -227,13 +333,39 @@ static PyObject *lane_publish(Lane *lane, PyObject *body) {
         at = 0;
     }
     uint64_t times[2] = {lane->began, now_ns()};
-    uint32_t length = (uint32_t)size;
+    uint32_t length = (uint32_t)body;
     memcpy(ring + at, times, sizeof times);
     memcpy(ring + at + sizeof times, &length, sizeof length);
-    memcpy(ring + at + RECORD_HEADER, PyBytes_AS_STRING(body), size);
+    memcpy(ring + at + RECORD_HEADER, header, header_size);
+    memcpy(ring + at + RECORD_HEADER + header_size, payload, size);
     atomic_store_explicit(word64(lane, AT_BEGAN), 0, memory_order_relaxed);
     // The strongest order, since the look at AT_LISTEN must come after it.
     atomic_store(word64(lane, AT_COMMIT), commit + skipped + need);
+    return 1;
+}
+
+static PyObject *lane_publish(Lane *lane, PyObject *const *args, Py_ssize_t count) {
+    if (count != 3) {
+        PyErr_Format(PyExc_TypeError, "publish() takes 3 arguments, not %zd", count);
+        return NULL;
+    }
+    unsigned long long number = PyLong_AsUnsignedLongLong(args[0]);
+    if (number == (unsigned long long)-1 && PyErr_Occurred())
+        return NULL;
+    unsigned long status = PyLong_AsUnsignedLong(args[1]);
+    if (status == (unsigned long)-1 && PyErr_Occurred())
+        return NULL;
+    if (number == 0 || status > MAX_STATUS) {
+        PyErr_Format(PyExc_ValueError, "no Done has task %llu and status %lu", number, status);
+        return NULL;
+    }
+    Py_buffer payload;
+    if (is_closed(lane) || PyObject_GetBuffer(args[2], &payload, PyBUF_SIMPLE) < 0)
+        return NULL;
+    int left = leave(lane, number, status, payload.buf, (uint64_t)payload.len);
+    PyBuffer_Release(&payload);
+    if (!left)
+        Py_RETURN_FALSE;
     if (tell(lane) < 0)
         return NULL;
     Py_RETURN_TRUE;
@@ -354,11 +486,12 @@ static PyObject *is_still(PyObject *Py_UNUSED(module), PyObject *const *args, Py
 
 static PyMethodDef lane_methods[] = {
     {"claim", (PyCFunction)lane_claim, METH_NOARGS,
-     "claim() -> bytes | None: begin the next task, whose message this is; None: there is none.\n\n"
-     "Looks for one for up to 50 us before it says None, as long as that pays."},
-    {"publish", (PyCFunction)lane_publish, METH_O,
-     "publish(body) -> bool: leave an outcome's message; False: no room, send it another way.\n\n"
-     "Wakes whoever sleeps until there is one. OSError where the descriptor for it is gone."},
+     "claim() -> tuple | bytes | None: begin the next task; None: there is none.\n\n"
+     "(task, mode, function, payload, definition or None), or the message's bytes where it is not\n"
+     "written as Go does. Looks for one for up to 50 us before it says None, as long as that pays."},
+    {"publish", (PyCFunction)(void (*)(void))lane_publish, METH_FASTCALL,
+     "publish(task, status, payload) -> bool: leave an outcome; False: no room, send it another way."
+     "\n\nWakes whoever sleeps until there is one. OSError where the descriptor for it is gone."},
     {"doze", (PyCFunction)lane_doze, METH_NOARGS,
      "doze() -> int: announce sleep. 0: don't, a task has come; 1: sleep; 2: tell Go, then sleep."},
     {"rouse", (PyCFunction)lane_rouse, METH_NOARGS, "rouse(): sleep is over."},

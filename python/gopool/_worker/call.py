@@ -8,7 +8,6 @@ outcome.
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import pickle
 import sys
@@ -27,13 +26,6 @@ VALUE, ERROR, ENCODING = 0, 1, 2  # PROTOCOL.md, Done.status
 NO_ARGUMENTS: Any = ((), {})
 NOTHING = pickle.dumps(NO_ARGUMENTS)
 _NONE: list[Any] = [pickle.dumps(None)]
-
-
-def call_chunk(mode: int, function: Callable[..., Any], arguments: Any) -> list[Any]:
-    """Apply a function to a map's chunk; gives the list of its results."""
-    if mode == MAP:
-        return list(map(function, arguments))
-    return list(itertools.starmap(function, arguments))
 
 
 class Definition:

@@ -10,7 +10,7 @@ import mmap
 import os
 
 from gopool._worker import frame, message
-from gopool._worker._lane import MAX_BODY, Lane, identify, is_still
+from gopool._worker._lane import Lane, identify, is_still
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ REGION = "gopool-region"  # name of each memory region, as /proc shows it
 # 4,096) fits into the frame as well.
 MAX_INLINE = 60_000
 
-_MAX_LANE = MAX_BODY - 32  # bytes of payload; the rest of a Done takes less
 _TELL = 2  # of Lane.doze: tell Go first
 
 _ONE_FD = _socket.CMSG_SPACE(array.array("i", [0]).itemsize)
@@ -69,9 +68,9 @@ class Channel:
             self._check()
             return self._receive_message()
         while True:
-            body = lane.claim()
-            if body is not None:
-                return message.decode_task(body, False), -1
+            task = lane.claim()
+            if task is not None:
+                return task if isinstance(task, tuple) else message.decode_task(task, False), -1
             asleep = lane.doze()
             if asleep:
                 self._check()
@@ -98,21 +97,16 @@ class Channel:
         self._socket.send(data)
 
     def send_done(self, task: int, status: int, chunks: list[Any]) -> None:
-        """Send the outcome of a task; large ones in a region.
+        """Send the outcome of a task by the socket; large ones in a region.
 
         Raises:
             RegionError: there is no descriptor or memory for a region; nothing was sent.
             OSError: the socket is not there any more.
         """
-        if len(chunks) == 1:
-            size = len(chunks[0])
-            lane = self.lane if size <= _MAX_LANE else None
-            if lane is not None and lane.publish(message.body_of_done(task, status, chunks[0])):
-                return
-            if size <= MAX_INLINE:
-                self._check()
-                self._socket.send(message.pack_done(task, status, chunks[0]))
-                return
+        if len(chunks) == 1 and len(chunks[0]) <= MAX_INLINE:
+            self._check()
+            self._socket.send(message.pack_done(task, status, chunks[0]))
+            return
         try:
             from gopool._worker import regions, warm
 

@@ -15,13 +15,14 @@ import _signal  # type: ignore[import-not-found]  # typeshed has signal only
 import errno
 import os
 from collections.abc import Callable
+from itertools import starmap
 from multiprocessing import util
 
 from gopool._worker import crash, lifeline, message, ondemand
 from gopool._worker.call import (
     CALL,
+    MAP,
     Definition,
-    call_chunk,
     pack_error,
     pack_value,
     receive,
@@ -102,6 +103,7 @@ class Worker:
 
     def __init__(self, channel: Channel, maxtasks: int | None, wrap_exception: bool) -> None:
         self._channel = channel
+        self._publish = _nowhere if channel.lane is None else channel.lane.publish
         self._maxtasks = maxtasks
         self._wrap_exception = wrap_exception
         self._dumper = Dumper()
@@ -146,12 +148,12 @@ class Worker:
 
     def serve(self) -> None:
         """Take tasks until Stop."""
-        completed = 0
-        while self._maxtasks is None or completed < self._maxtasks:
-            task, fd = self._channel.receive()
+        completed, receive, run = 0, self._channel.receive, self._run
+        while completed != self._maxtasks:
+            task, fd = receive()
             if task is None:
                 break
-            self._run(task, fd)
+            run(task, fd)
             completed += 1
         util.debug("worker exiting after %d tasks", completed)
 
@@ -177,9 +179,9 @@ class Worker:
         try:
             try:
                 self._in_user_code = True
-                if fd < 0 and isinstance(payload, int):
-                    raise OSError(errno.EMFILE, "no descriptor is left for a large argument")
-                if fd >= 0:
+                if type(payload) is not bytes:
+                    if fd < 0:
+                        raise OSError(errno.EMFILE, "no descriptor is left for a large argument")
                     payload = receive(fd, payload)
                 call_function, arguments = unpack(payload, self._definitions.get(function))
                 payload = None
@@ -187,8 +189,10 @@ class Worker:
                     args, kwds = arguments
                     value = call_function(*args, **kwds)
                     args = kwds = None
+                elif mode == MAP:
+                    value = list(map(call_function, arguments))
                 else:
-                    value = call_chunk(mode, call_function, arguments)
+                    value = list(starmap(call_function, arguments))
                 call_function = arguments = None
                 if not self._is_worker:
                     raise SystemExit(0)
@@ -205,7 +209,8 @@ class Worker:
             error.__traceback__ = None
         call_function = arguments = args = kwds = value = task = payload = None
         try:
-            self._channel.send_done(number, status, chunks)
+            if len(chunks) != 1 or not self._publish(number, status, chunks[0]):
+                self._channel.send_done(number, status, chunks)
         except RegionError as problem:
             status, chunks = pack_error(problem.__cause__ or problem, self._wrap_exception)
             self._channel.send_done(number, status, chunks)
@@ -220,6 +225,11 @@ class Worker:
         self._is_worker = False
         self._channel.close()
         crash.disown()
+
+
+def _nowhere(task: int, status: int, payload: Any) -> bool:
+    """Lane.publish where there is no lane."""
+    return False
 
 
 def _unblock_sigint() -> None:

@@ -2,7 +2,8 @@
 """Messages between parent and worker, as msgpack (station 9; runs in the worker).
 
 Twin: bridge/message.go, bridge/codec.go, bridge/decode.go. Rules: bridge/PROTOCOL.md, sections 3
-to 6. decode_task and pack_done run once per task, so they use plain tuples and one C call each.
+to 6. decode_task and pack_done run once per task that goes by the socket, so they use plain tuples
+and one C call each; for a lane _lane.c does the same.
 decode walks a message element by element: it says what is wrong with one that decode_task refused.
 """
 
@@ -41,12 +42,6 @@ Payload = bytes | bytearray | memoryview | int
 Task = tuple[int, int, int, bytes | int, bytes | None]
 
 
-def body_of_done(task: int, status: int, payload: Payload) -> bytes:
-    """Build the body of a Done frame; a lane takes it without the frame."""
-    body: bytes = _pack((DONE, task, status, payload))
-    return body
-
-
 def pack_done(task: int, status: int, payload: Payload) -> bytes:
     """Build a Done frame.
 
@@ -59,7 +54,7 @@ def pack_done(task: int, status: int, payload: Payload) -> bytes:
     Raises:
         FrameTooLargeError: payload is larger than a frame; not below MAX_INLINE.
     """
-    return frame(body_of_done(task, status, payload))
+    return frame(_pack((DONE, task, status, payload)))
 
 
 def pack_hello(pid: int, flags: int = 0) -> bytes:

@@ -40,13 +40,17 @@ class Dumper:
     `__reduce__`.
     """
 
-    __slots__ = ("_buffers", "_clear", "_dump", "_kind", "chunks", "plain", "write")
+    __slots__ = (
+        "_clear", "_dump", "_kind", "before_user_code", "buffers", "chunks", "plain", "write"
+    )
 
     def __init__(self) -> None:
         self.plain = False  # set before a dump, it is False after one that ran code of the user's
+        # Called before that: within a pickle whose pieces follow what is whole in `chunks`.
+        self.before_user_code: Callable[[], None] | None = None
         self.chunks: list[Any] = []
         self.write = self.chunks.append
-        self._buffers: list[pickle.PickleBuffer] = []
+        self.buffers: list[pickle.PickleBuffer] = []
         self._kind: Any = None
         self._clear: Callable[[], None] = self.chunks.clear  # until there is a pickler
 
@@ -55,20 +59,32 @@ class Dumper:
 
         Raises whatever pickling raises; clear the Dumper and throw it away then.
         """
+        if reduction.ForkingPickler is not self._kind:
+            self.pickler()
+        self._dump(obj)
+        return self.all_chunks() if self.buffers else self.chunks
+
+    def pickler(self) -> tuple[Callable[[Any], None], Callable[[], None]]:
+        """The C functions below dump(), for several pickles in one list: one that writes an
+        object's behind the others, and one that forgets the objects of the last.
+        """
         kind: Any = reduction.ForkingPickler
         if kind is not self._kind:  # the first time, or the user put another in its place
             pickler: Any = self._make(kind)
             self._dump, self._clear, self._kind = pickler.dump, pickler.clear_memo, kind
-        self._dump(obj)
-        if self._buffers:
-            self.chunks.append(Buffers(self._buffers))
+        return self._dump, self._clear
+
+    def all_chunks(self) -> list[Any]:
+        """The list, with the buffers that are not in the pickles."""
+        if self.buffers:
+            self.chunks.append(Buffers(self.buffers))
         return self.chunks
 
     def clear(self) -> None:
         """Forget the pieces, and the objects that the pickler holds for its memo."""
         self.chunks.clear()
-        if self._buffers:
-            self._buffers.clear()
+        if self.buffers:
+            self.buffers.clear()
         self._clear()
 
     def _make(self, kind: Any) -> Any:
@@ -86,7 +102,7 @@ class Dumper:
         """The pickler's buffer_callback: whether a buffer stays in the pickle."""
         if memoryview(buffer).nbytes < LEAST_BUFFER:
             return True
-        self._buffers.append(buffer)
+        self.buffers.append(buffer)
         return False
 
 
@@ -102,8 +118,11 @@ class _Reducers(dict):  # type: ignore[type-arg]  # Any is no name at run time
         self._dumper = dumper
 
     def __missing__(self, kind: type) -> Any:
-        if self._dumper.plain and (kind in self._registered or not _is_plain(kind)):
-            self._dumper.plain = False
+        dumper = self._dumper
+        if dumper.plain and (kind in self._registered or not _is_plain(kind)):
+            dumper.plain = False
+            if dumper.before_user_code is not None:
+                dumper.before_user_code()
         reducer = self._registered.get(kind) or copyreg.dispatch_table.get(kind)
         if reducer is not None:
             return reducer
@@ -116,6 +135,8 @@ def _is_plain(kind: type) -> bool:
     """Whether pickling an object of this type runs no code of the user's."""
     if kind.__module__.partition(".")[0] in _PLAIN:
         return True
+    if kind in copyreg.dispatch_table:
+        return False
     if issubclass(kind, (dict, list)):
         return False  # its items are asked for
     own: Any = kind

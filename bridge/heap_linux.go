@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+
+package bridge
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Heap is the memory that Go's allocator had mapped when it was looked up. A forked child never
+// enters this Go, so it needs none of it, and a fork that leaves it out copies a few hundred page
+// table entries less; above all, this process's pages stay writable, where otherwise each would
+// be copied once it is written after the fork.
+type Heap struct {
+	first, size uintptr
+	handlers    [len(faultSignals)]uintptr // what Go's runtime has installed
+
+	mu     sync.Mutex
+	hidden bool
+}
+
+// faultSignals are those for which a handler may be installed on top of Go's that calls Go's in
+// turn, as faulthandler's does. Twin: _HANDLED in python/gopool/_heap.py.
+var faultSignals = [...]unix.Signal{unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV}
+
+// errNoHeap: the mapping that holds the heap is not what it is expected to be.
+var errNoHeap = errors.New("bridge: Go's heap is not in an anonymous mapping of its own")
+
+// FindHeap looks the heap up in /proc/self/maps, and which handlers faults have now: to be called
+// before anybody else can have installed one after Go.
+func FindHeap() (*Heap, error) {
+	maps, err := os.Open("/proc/self/maps")
+	if err != nil {
+		return nil, fmt.Errorf("bridge: %w", err)
+	}
+	defer func() { _ = maps.Close() }()
+	h := &Heap{}
+	h.first, h.size, err = mappingOf(maps, uintptr(unsafe.Pointer(h)))
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range faultSignals {
+		if h.handlers[i], err = handlerOf(s); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+// mappingOf finds the private anonymous mapping that holds an address, in the form of
+// /proc/pid/maps.
+func mappingOf(maps io.Reader, address uintptr) (first, size uintptr, err error) {
+	lines := bufio.NewScanner(maps)
+	for lines.Scan() {
+		var start, end uintptr
+		var rights, offset, device string
+		var inode uint64
+		_, err := fmt.Sscanf(lines.Text(), "%x-%x %s %s %s %d",
+			&start, &end, &rights, &offset, &device, &inode)
+		if err != nil {
+			return 0, 0, fmt.Errorf("bridge: /proc/self/maps: %w", err)
+		}
+		if start <= address && address < end {
+			if inode != 0 || !strings.HasSuffix(rights, "p") {
+				return 0, 0, errNoHeap
+			}
+			return start, end - start, nil
+		}
+	}
+	return 0, 0, errors.Join(errNoHeap, lines.Err())
+}
+
+// Hide leaves the heap out of the forks of this process until Show, as memory that reads as zero;
+// false: it stays in, since a handler of somebody else's would hand faults on to Go's, or since
+// the kernel can't leave it out.
+func (h *Heap) Hide() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, s := range faultSignals {
+		if handler, err := handlerOf(s); err != nil || handler != h.handlers[i] {
+			return false
+		}
+	}
+	h.hidden = true // also where it fails halfway
+	return h.advise(unix.MADV_WIPEONFORK) == nil
+}
+
+// Show undoes Hide, whatever that said; a second one does nothing.
+func (h *Heap) Show() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.hidden {
+		h.hidden = false
+		_ = h.advise(unix.MADV_KEEPONFORK) // it can't fail where Hide did not
+	}
+}
+
+// advise calls madvise by itself: x/sys takes slices, and the memory is not one.
+func (h *Heap) advise(advice int) error {
+	_, _, errno := unix.RawSyscall(unix.SYS_MADVISE, h.first, h.size, uintptr(advice))
+	if errno != 0 {
+		return fmt.Errorf("bridge: madvise: %w", errno)
+	}
+	return nil
+}
+
+// kernelAction is struct sigaction as the system call has it, on every Linux that Go knows but mips.
+type kernelAction struct {
+	handler  uintptr
+	flags    uint64
+	restorer uintptr
+	mask     uint64
+}
+
+// handlerOf is the address of a signal's handler; 0 is the default, 1 ignores it.
+func handlerOf(s unix.Signal) (uintptr, error) {
+	var action kernelAction
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), 0,
+		uintptr(unsafe.Pointer(&action)), unsafe.Sizeof(action.mask), 0, 0)
+	if errno != 0 {
+		return 0, fmt.Errorf("bridge: rt_sigaction of %v: %w", s, errno)
+	}
+	return action.handler, nil
+}

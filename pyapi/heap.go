@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+
+package pyapi
+
+import "gopool/bridge"
+
+// heap is looked up once, by HeapFind.
+var heap *bridge.Heap
+
+// HeapFind looks Go's heap up, to be left out of forks; it is called once, right after loading.
+// The result is negative where that can't be done; HeapHide and HeapShow are not called then.
+func HeapFind() int {
+	found, err := bridge.FindHeap()
+	if err != nil {
+		return codeOf(err)
+	}
+	heap = found
+	return 0
+}
+
+// HeapHide leaves the heap out of forks until HeapShow; 0: it can't be done just now.
+func HeapHide() int {
+	if heap.Hide() {
+		return 1
+	}
+	return 0
+}
+
+// HeapShow undoes HeapHide, whatever that said.
+func HeapShow() int {
+	heap.Show()
+	return 0
+}
