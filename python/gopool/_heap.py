@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # What Go's runtime handles. Twin of the first three: faultSignals in bridge/heap_linux.go.
 _HANDLED = _signal.SIGBUS, _signal.SIGFPE, _signal.SIGSEGV, _signal.SIGPIPE, _signal.SIGURG
 
+_found = False  # the heap of the Go that this process has loaded, and it may be hidden
 _hiding = False  # between hide() and show()
 _hidden = False  # and Go has done so
 
@@ -41,10 +42,11 @@ def handled() -> set[int]:
 
 def find(native: Any, before: set[int]) -> None:
     """Have Go look up its heap, right after it was loaded; `before`: handled() until then."""
+    global _found
     foreign = any(
         number in before and not callable(_signal.getsignal(number)) for number in _HANDLED
     )
-    native.heap = not foreign and native.HeapFind() >= 0
+    _found = not foreign and native.HeapFind() >= 0
 
 
 def hide(native: Any) -> None:
@@ -54,7 +56,7 @@ def hide(native: Any) -> None:
     end a thread that has used Go, which then looks at the heap.
     """
     global _hiding, _hidden
-    if native.heap:
+    if _found:
         _hiding = True
         _hidden = native.HeapHide() == 1
 
