@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gopool._reserve import Places
 from gopool._runs import _MOST_TASKS, Run
 from gopool._submit import Desk, Functions, NoDescriptor, Submitter
 from gopool._worker.channel import MAX_INLINE
@@ -34,7 +35,8 @@ class Go:
         )
         self.desk = Desk(self.native)
         self.native.desks.append(self.desk)
-        self.submitter = Submitter(self.native, 1, Functions(self.native, 1), 2)
+        none = Places(-1)  # it keeps nothing: there is no such descriptor
+        self.submitter = Submitter(self.native, 1, Functions(self.native, 1), 2, none)
         self.refused: list[tuple[int, str]] = []
 
     def run(self, items: Iterable[Any], quick: bool = True) -> Run:
