@@ -14,6 +14,9 @@ import (
 // by default). It is asked to end for no fault of its own, and its exit hooks save what tasks have left.
 const LeaveGraces = 12
 
+// LeastLeave is what it may take at least: a grace may be short or none, for what is to stop at once.
+const LeastLeave = time.Second
+
 // leave counts the time of a worker that ends in order to make room for another.
 func (p *Pool) leave(w *worker) {
 	if p.limits.Size == 0 || !w.ready || w.leaving { // Size 0: nobody has set limits
@@ -24,7 +27,7 @@ func (p *Pool) leave(w *worker) {
 	p.arm(w.killAt)
 }
 
-func (p *Pool) leaveTime() time.Duration { return LeaveGraces * p.limits.Grace }
+func (p *Pool) leaveTime() time.Duration { return max(LeaveGraces*p.limits.Grace, LeastLeave) }
 
 // overstayed ends a worker that has not left in its time. Two are let be: the workers of a pool that
 // needs them no more, which may take as long as those that close() has asked to go; and one that

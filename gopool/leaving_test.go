@@ -57,10 +57,10 @@ var leavers = map[string]func(t *testing.T, l Limits) (*fakeClock, *fakeWorker){
 // lost. Its end is no crash.
 func TestLeaverIsKilled(t *testing.T) {
 	for name, leaver := range leavers {
-		for _, grace := range []time.Duration{time.Millisecond, time.Minute} {
+		for _, grace := range []time.Duration{time.Nanosecond, 500 * time.Millisecond, time.Minute} {
 			t.Run(name+" "+grace.String(), func(t *testing.T) {
 				c, w := leaver(t, Limits{Size: 1, Grace: grace})
-				c.advance(LeaveGraces*grace - time.Microsecond)
+				c.advance(max(LeaveGraces*grace, LeastLeave) - time.Microsecond)
 				assert.Empty(t, w.signals)
 				c.advance(time.Microsecond)
 				assert.Equal(t, []string{"KILL"}, w.signals)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Any
 
 import functions as f
@@ -46,3 +47,13 @@ def test_join_after_a_worker_that_never_ends() -> None:
         pool.close()
         pool.join()
         assert last.get() != stuck.get()
+
+
+def test_hooks_run_without_a_grace(context: Any, tmp_path: Any) -> None:
+    """With a kill_grace of 0, for what is to stop at once, workers still retire in order."""
+    notes = tmp_path / "notes"
+    hook = functools.partial(f.note, str(notes), "exit")
+    with context.Pool(1, maxtasksperchild=1, kill_grace=0, worker_exit=hook) as pool:
+        pids = [pool.apply(f.pid) for _ in range(3)]  # one after the other, so two have left
+        assert len(set(pids)) == 3
+        assert notes.read_text().count("exit") >= 2
