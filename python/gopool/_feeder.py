@@ -312,24 +312,25 @@ class IMapFeeder(threading.Thread):
         self._wake_at = wake_at
         self._waits = whom
         # It may have happened before anybody could see that this thread waits: look again.
-        if not self._may_go_on():
+        if not self._may_go_on(whom):
             self._gate.wait()
         self._waits = _NOT
 
-    def _may_go_on(self) -> bool:
-        if self._waits == _WORKERS:
+    def _may_go_on(self, whom: int) -> bool:
+        """Whether who waited for them, as one look has shown, need not any more."""
+        if whom == _WORKERS:
             return self._drawn - self._job.finished <= self._wake_at or self._stopped
         ended = self._stopped or self._lost or self._unread is not None
         return ended or self._window.unread_room(self._drawn, self._job.taken) > 0
 
     def _on_finished(self) -> None:
         """Called by the collector: wake at half a window, not at every item."""
-        if self._waits == _WORKERS and self._may_go_on():
+        if self._waits == _WORKERS and self._may_go_on(_WORKERS):
             self._gate.open()
 
     def on_taken(self) -> None:
         """Called by readers."""
-        if self._waits == _READER and self._may_go_on():
+        if self._waits == _READER and self._may_go_on(_READER):
             self._waits = _NOT  # once is enough; this thread runs when the reader lets it
             self._gate.open()
 

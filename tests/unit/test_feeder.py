@@ -282,6 +282,19 @@ def test_imap_waits_at_the_window() -> None:
     assert not run.feeder.is_alive()
 
 
+def test_imap_goes_on_while_it_is_told_of_a_finished_task() -> None:
+    """The thread may stop waiting while the collector looks what it waits for."""
+    seen = iter([1, 0, 0])  # waits for workers, and then for nothing
+
+    class Hasty(IMapFeeder):
+        _waits = property(lambda self: next(seen), lambda self, whom: None)
+
+    job = Job()
+    Hasty(job, [], Fixed(1, None), lambda *_: None, lambda *_: None, lambda _: None)
+    job.finish()
+    assert next(seen) == 0, "it looked once"
+
+
 def test_imap_of_a_failing_input() -> None:
     """An error of the input is delivered at its position, behind the outcomes of all items
     before it, and ends the job there.
