@@ -202,14 +202,22 @@ def _use_memory() -> None:
     del held
 
 
+def _loop() -> None:
+    while True:
+        pass
+
+
 # Ways never to come back: what a timeout or a limit is for. A task's timeout ends all but the last.
 HOLDS: dict[str, Callable[[], object]] = {
     "SIGSTOP": lambda: signal_self(signal.SIGSTOP),
     "asleep": signal.pause,
-    "Python loop": lambda: collections.deque(itertools.repeat(0), 0),
-    "C loop": lambda: re.match("(a+)+$", "a" * 40 + "b"),  # holds the interpreter's lock
+    "Python loop": _loop,
+    # Both hold the interpreter's lock; the second looks at signals, and has none without it.
+    "C loop": lambda: collections.deque(itertools.repeat(0), 0),
+    "pattern": lambda: re.match("(a+)+$", "a" * 40 + "b"),
     "memory": _use_memory,
 }
+SOFT_HOLDS = ("asleep", "Python loop")  # those that a soft timeout ends
 WAYS_THAT_RETURN = tuple(WAYS)
 WAYS.update(HOLDS)
 

@@ -19,7 +19,8 @@ from usage import Usage, left_since, shared_files_since, usage
 
 LONG = bool(os.environ.get("GOPOOL_CHAOS"))
 POOLS = 1_000 if LONG else 100
-RECYCLED = 10_000 if LONG else 1_000
+POOLS_BOOTED = 1_000 if LONG else 10  # under each of spawn and forkserver
+RECYCLED = 10_000 if LONG else 500
 TERMINATES = 100 if LONG else 30
 TIMEOUT = 60  # seconds for any one result
 
@@ -73,7 +74,7 @@ def test_pools(end: str) -> None:
 def test_pools_of_other_start_methods(method: str) -> None:
     """Pools whose workers are not forked from this process."""
     context = gopool.get_context(method)
-    flat(f"pools, {method}", POOLS // 10, 3, lambda rounds: _pools(context, rounds, "close"))
+    flat(f"pools, {method}", POOLS_BOOTED, 3, lambda rounds: _pools(context, rounds, "close"))
 
 
 def _recycle(rounds: int) -> None:

@@ -2,7 +2,8 @@
 """The crash matrix, second part: every place where a task can stay for ever, every way to do so.
 
 A timeout ends it, or the memory limit does: its task fails alone, with the error of the table, the
-tasks before and after it are done once each, and its worker is replaced.
+tasks before and after it are done once each, and its worker is replaced. A soft timeout ends what
+runs Python, or waits, inside the call: its worker stays. All else waits for the other timeout.
 
 There is no cell where no task of the worker runs: an initializer that never returns has no time
 limit (as in multiprocessing), memory is looked at while a task runs only, and what an idle worker
@@ -30,7 +31,8 @@ import sabotage as s
 from usage import left_since, usage
 
 PATIENCE = 60  # seconds for what must come
-TIMEOUT = 0.3  # seconds that are meant to pass
+TIMEOUT = 0.1  # seconds that are meant to pass
+TIMEOUT_OF_MANY = 0.3  # the same, where the tasks beside it have that timeout too
 LIMIT = 250 << 20  # bytes
 BYSTANDERS = 4  # tasks before and after each failing one
 
@@ -80,8 +82,10 @@ pytestmark = [pytest.mark.leaves, pytest.mark.usefixtures("level")]
 def outcome_of(get: Callable[[], Any]) -> str:
     try:
         value = get()
+    except gopool.SoftTimeoutError as error:
+        assert error.seconds == TIMEOUT
+        return "soft timeout"
     except gopool.TaskTimeoutError as error:
-        assert not isinstance(error, gopool.SoftTimeoutError)
         assert error.seconds >= TIMEOUT
         assert error.task
         return "timeout"
@@ -92,8 +96,8 @@ def outcome_of(get: Callable[[], Any]) -> str:
     return f"the value {value!r}"
 
 
-def asked_for(way: str) -> dict[str, float]:
-    return {"timeout": PATIENCE if way == "memory" else TIMEOUT}
+def asked_for(way: str, timeout: float = TIMEOUT) -> dict[str, float]:
+    return {"timeout": PATIENCE if way == "memory" else timeout}
 
 
 def expected_of(way: str) -> str:
@@ -104,11 +108,33 @@ def expected_of(way: str) -> str:
 @pytest.mark.parametrize("place", PLACES)
 def test_task(pool: Any, tmp_path: Any, place: str, way: str) -> None:
     """A task that stays for ever fails alone."""
-    path = str(tmp_path / "records")
+    run_task(pool, str(tmp_path / "records"), place, way, expected_of(way), **asked_for(way))
+
+
+SOFT_CELLS = [(place, way) for place in PLACES for way in s.SOFT_HOLDS]
+SOFT_CELLS += [("call", way) for way in ("SIGSTOP", "C loop", "pattern")]
+
+
+@pytest.mark.parametrize(("place", "way"), SOFT_CELLS)
+def test_soft_timeout(pool: Any, tmp_path: Any, place: str, way: str) -> None:
+    """A soft timeout ends what can be ended inside the call, and harms nothing anywhere else."""
+    soft = place == "call" and way in s.SOFT_HOLDS
+    asked = {"soft_timeout": TIMEOUT, "timeout": PATIENCE if soft else 2 * TIMEOUT}
+    workers = {process.pid for process in pool._pool}
+    path, expected = str(tmp_path / "records"), "soft timeout" if soft else "timeout"
+    run_task(pool, path, place, way, expected, **asked)
+    if soft:
+        assert {process.pid for process in pool._pool} == workers
+
+
+def run_task(
+    pool: Any, path: str, place: str, way: str, expected: str, **asked: float
+) -> None:
+    """One such task with others before and after it, which are done once each."""
     before = [pool.apply_async(s.record, (path, i)) for i in range(BYSTANDERS)]
-    result = PLACES[place](pool, way, **asked_for(way))
+    result = PLACES[place](pool, way, **asked)
     after = [pool.apply_async(s.record, (path, BYSTANDERS + i)) for i in range(BYSTANDERS)]
-    assert outcome_of(partial(result.get, PATIENCE)) == expected_of(way)
+    assert outcome_of(partial(result.get, PATIENCE)) == expected
     numbers = [each.get(PATIENCE) for each in before + after]
     assert numbers == list(range(2 * BYSTANDERS))
     assert Counter(number for number, _ in s.records(path)) == dict.fromkeys(numbers, 1)
@@ -118,14 +144,26 @@ def test_task(pool: Any, tmp_path: Any, place: str, way: str) -> None:
 @pytest.mark.parametrize("submit", MANY)
 def test_many(pool: Any, submit: str, way: str) -> None:
     """An item that stays for ever fails alone; results that come one by one are all there."""
+    run_many(pool, submit, way, expected_of(way), **asked_for(way, TIMEOUT_OF_MANY))
+
+
+@pytest.mark.parametrize("way", s.SOFT_HOLDS)
+@pytest.mark.parametrize("submit", MANY)
+def test_soft_timeout_of_many(pool: Any, submit: str, way: str) -> None:
+    """An item that a soft timeout ends fails alone, in a worker that stays."""
+    workers = {process.pid for process in pool._pool}
+    run_many(pool, submit, way, "soft timeout", soft_timeout=TIMEOUT)
+    assert {process.pid for process in pool._pool} == workers
+
+
+def run_many(pool: Any, submit: str, way: str, expected: str, **asked: float) -> None:
+    """Six items of which the third stays for ever."""
     items = [(i, 2, way) for i in range(6)]
-    asked = asked_for(way)
     if submit == "starmap":
-        assert outcome_of(lambda: pool.starmap(s.hold_at, items, **asked)) == expected_of(way)
+        assert outcome_of(lambda: pool.starmap(s.hold_at, items, **asked)) == expected
         return
     if submit == "map":
-        call = partial(pool.map, s.hold_at_star, items, **asked)
-        assert outcome_of(call) == expected_of(way)
+        assert outcome_of(lambda: pool.map(s.hold_at_star, items, **asked)) == expected
         return
     results = getattr(pool, submit)(s.hold_at_star, items, **asked)
     seen: list[Any] = []
@@ -137,9 +175,9 @@ def test_many(pool: Any, submit: str, way: str) -> None:
         except gopool.GopoolError as error:
             seen.append(outcome_of(partial(s.raise_, error)))
     if submit == "imap":
-        assert seen == [0, 1, expected_of(way), 3, 4, 5]
+        assert seen == [0, 1, expected, 3, 4, 5]
     else:
-        assert Counter(seen) == Counter([0, 1, expected_of(way), 3, 4, 5])
+        assert Counter(seen) == Counter([0, 1, expected, 3, 4, 5])
 
 
 @pytest.mark.parametrize("submit", MANY)
