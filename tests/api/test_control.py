@@ -353,7 +353,8 @@ def test_resize(context: Any, tmp_path: Path, eventually: Callable[..., None]) -
         go_on = tmp_path / "go on"
         calls = [(str(tmp_path / f"begun-{i}"), str(go_on)) for i in range(3)]
         held = [pool.apply_async(f.touch_and_wait, call) for call in calls]
-        eventually(lambda: all(result.running() for result in held), "all three run")
+        for begun, _ in calls:
+            f.wait_for(begun)  # running() may be true of one that its worker has not read
         pool.resize(1)
         go_on.touch()
         assert len({result.get() for result in held}) == 3
