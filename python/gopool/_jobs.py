@@ -7,10 +7,13 @@ settles one task, as there, and is called by the collector thread alone.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from multiprocessing import pool as stdlib
+
+from gopool._once import Once
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -152,6 +155,14 @@ class MapResult(stdlib.MapResult):  # type: ignore[type-arg]
     """multiprocessing.pool.MapResult that can be cancelled."""
 
     _cancelled = False
+    _event: Any
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        done = Once()
+        if self._event.is_set():  # there is nothing to do
+            done.set()
+        self._event = done
 
     def cancel(self, *, terminate: bool = False) -> bool:
         """Cancel the call: get() raises TaskCancelledError at once, error_callback is called with
@@ -187,7 +198,7 @@ class MapResult(stdlib.MapResult):  # type: ignore[type-arg]
         callback = self._error_callback  # type: ignore[attr-defined]
         if callback is not None:
             callback(self._value)
-        self._event.set()  # type: ignore[attr-defined]
+        self._event.set()
         self._pool = None
 
 
@@ -259,8 +270,9 @@ class _Results:
     """How both iterators of imap take outcomes and give them out; `super()` is the stdlib's.
 
     The collector appends and readers pop without a lock, which each item would pay for: the methods
-    of a deque are atomic, and an item is there before `_index` counts it. `_cond` is for those who
-    wait and for the end.
+    of a deque are atomic, and an item is there before `_index` counts it. Who waits does so on a
+    lock of its own: the standard library's `_cond` may be left taken by a reader that a signal's
+    handler interrupts, and so only the lock in it is used, for the end.
     """
 
     # Made by the standard library's __init__.
@@ -277,7 +289,7 @@ class _Results:
     on_finished: Callable[[], None] | None = None  # called by the collector for each
     on_taken: Callable[[], None] | None = None  # called by the reader for each that it takes
     chunker: Any = None  # of chunks that are sized by time
-    _readers = 0  # that wait
+    _waiting: Any = ()  # by reader that waits: what to call; a list once one has
     _done = False  # no more will come; set last
     _final: int | None = None  # the length that fail() gave it
 
@@ -302,22 +314,41 @@ class _Results:
 
     def _wait(self, timeout: float | None) -> tuple[bool, Any]:
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._cond:
-            self._readers += 1  # before the look: who appends after it sees the count
+        lock = _allocate_lock()
+        lock.acquire()
+        wake = lock.release
+        waiting = self.__dict__.setdefault("_waiting", [])
+        try:
+            while True:
+                if wake not in waiting:
+                    waiting.append(wake)  # before the look: who appends after it sees this reader
+                done = self._done
+                try:
+                    return self._items.popleft()
+                except IndexError:
+                    if done:
+                        raise StopIteration from None
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        raise stdlib.TimeoutError from None  # type: ignore[attr-defined]
+                lock.acquire(True, -1 if left is None else left)
+        finally:
+            with contextlib.suppress(ValueError):  # it was waked
+                waiting.remove(wake)
+
+    def _wake(self) -> None:
+        """Let all readers look, once each."""
+        waiting = self._waiting
+        while waiting:
             try:
-                while True:
-                    done = self._done
-                    try:
-                        return self._items.popleft()
-                    except IndexError:
-                        if done:
-                            raise StopIteration from None
-                        left = None if deadline is None else deadline - time.monotonic()
-                        if left is not None and left <= 0:
-                            raise stdlib.TimeoutError from None  # type: ignore[attr-defined]
-                    self._cond.wait(left)
-            finally:
-                self._readers -= 1
+                waiting.pop()()
+            except (IndexError, RuntimeError):
+                pass  # it is gone, or was waked already
+
+    @property
+    def _lock(self) -> Any:
+        """The bare lock in `_cond`: taken and released in one step each, unlike that."""
+        return self._cond._lock  # type: ignore[attr-defined]
 
     def _set(self, index: int, outcome: tuple[bool, Any]) -> None:
         if self._done:
@@ -328,9 +359,8 @@ class _Results:
         self.finished += 1
         if self._index == self._length:
             self._complete()
-        elif self._readers:
-            with self._cond:
-                self._cond.notify()
+        elif self._waiting:
+            self._wake()
         on_finished = self.on_finished  # its feeder may take it away meanwhile
         if on_finished is not None:
             on_finished()
@@ -339,7 +369,7 @@ class _Results:
         raise NotImplementedError
 
     def _set_length(self, length: int) -> None:
-        with self._cond:
+        with self._lock:
             self._length = length if self._final is None else self._final
         if self._index == self._length:
             self._complete()
@@ -348,13 +378,12 @@ class _Results:
         """Nothing will come any more. Whoever sees the last outcome or the length second calls."""
         self._cache.pop(self._job, None)
         self._pool = None
-        with self._cond:
-            self._done = True
-            self._cond.notify_all()
+        self._done = True
+        self._wake()
 
     def _fail(self, error: BaseException) -> None:
         """Give what has arrived, then raise, then stop."""
-        with self._cond:
+        with self._lock:
             self._items.append((False, error))
             self._index += 1
             self._final = self._length = self._index

@@ -24,7 +24,7 @@ def _job(kind: Any) -> Any:
 
 def _waits(job: Any) -> None:
     """Return once a reader waits."""
-    while not job._readers:
+    while not job._waiting:
         threading.Event().wait(0.001)
 
 
@@ -80,7 +80,7 @@ def test_a_reader_is_woken(kind: Any) -> None:
     ]
     for reader in readers:
         reader.start()
-    while job._readers < 3:
+    while len(job._waiting) < 3:
         threading.Event().wait(0.001)
     for index in range(100):
         job._set(index, (True, index))
