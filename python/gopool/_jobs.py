@@ -157,8 +157,10 @@ class MapResult(stdlib.MapResult):  # type: ignore[type-arg]
     _cancelled = False
     _event: Any
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
+    def __init__(
+        self, pool: Any, chunksize: Any, length: Any, callback: Any, error_callback: Any
+    ) -> None:
+        super().__init__(pool, chunksize, length, callback, error_callback)
         done = Once()
         if self._event.is_set():  # there is nothing to do
             done.set()
