@@ -15,16 +15,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Heap is the memory that Go's allocator had mapped when it was looked up. A forked child never
+// Heap is the memory that Go's allocator has mapped when it is looked up. A forked child never
 // enters this Go, so it needs none of it, and a fork that leaves it out copies a few hundred page
 // table entries less; above all, this process's pages stay writable, where otherwise each would
 // be copied once it is written after the fork.
 type Heap struct {
-	first, size uintptr
-	handlers    [len(faultSignals)]uintptr // what Go's runtime has installed
+	handlers [len(faultSignals)]uintptr // what Go's runtime has installed
 
-	mu     sync.Mutex
-	hidden bool
+	mu          sync.Mutex
+	found       bool    // its mapping was looked for
+	first, size uintptr // 0 where it is not to be had
+	hidden      bool
 }
 
 // faultSignals are those for which a handler may be installed on top of Go's that calls Go's in
@@ -34,25 +35,32 @@ var faultSignals = [...]unix.Signal{unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV}
 // errNoHeap: the mapping that holds the heap is not what it is expected to be.
 var errNoHeap = errors.New("bridge: Go's heap is not in an anonymous mapping of its own")
 
-// FindHeap looks the heap up in /proc/self/maps, and which handlers faults have now: to be called
-// before anybody else can have installed one after Go.
-func FindHeap() (*Heap, error) {
-	maps, err := os.Open("/proc/self/maps")
-	if err != nil {
-		return nil, fmt.Errorf("bridge: %w", err)
-	}
-	defer func() { _ = maps.Close() }()
+// NewHeap notes which handlers faults have now: to be called before anybody else can have installed
+// one after Go. The heap is looked up when it is first hidden, since that takes a millisecond, which
+// the first pool of a process would wait for.
+func NewHeap() (*Heap, error) {
 	h := &Heap{}
-	h.first, h.size, err = mappingOf(maps, uintptr(unsafe.Pointer(h)))
-	if err != nil {
-		return nil, err
-	}
 	for i, s := range faultSignals {
+		var err error
 		if h.handlers[i], err = handlerOf(s); err != nil {
 			return nil, err
 		}
 	}
 	return h, nil
+}
+
+// find looks the heap up in /proc/self/maps, once. mu is held.
+func (h *Heap) find() bool {
+	if !h.found {
+		h.found = true
+		maps, err := os.Open("/proc/self/maps")
+		if err != nil {
+			return false
+		}
+		defer func() { _ = maps.Close() }()
+		h.first, h.size, _ = mappingOf(maps, uintptr(unsafe.Pointer(h)))
+	}
+	return h.size > 0
 }
 
 // mappingOf finds the private anonymous mapping that holds an address, in the form of
@@ -88,6 +96,9 @@ func (h *Heap) Hide() bool {
 		if handler, err := handlerOf(s); err != nil || handler != h.handlers[i] {
 			return false
 		}
+	}
+	if !h.find() {
+		return false
 	}
 	h.hidden = true // also where it fails halfway
 	return h.advise(unix.MADV_WIPEONFORK) == nil

@@ -4,13 +4,13 @@ package pyapi
 
 import "gopool/bridge"
 
-// heap is looked up once, by HeapFind.
+// heap is what HeapFind has made.
 var heap *bridge.Heap
 
-// HeapFind looks Go's heap up, to be left out of forks; it is called once, right after loading.
-// The result is negative where that can't be done; HeapHide and HeapShow are not called then.
+// HeapFind prepares what leaves Go's heap out of forks; it is called once, right after loading. The
+// result is negative where that can't be done; HeapHide and HeapShow are not called then.
 func HeapFind() int {
-	found, err := bridge.FindHeap()
+	found, err := bridge.NewHeap()
 	if err != nil {
 		return codeOf(err)
 	}

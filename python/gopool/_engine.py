@@ -31,7 +31,6 @@ from gopool import _collector, _core, _fork, _jobs, _options
 from gopool._crew import Crew, Maintenance
 from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder, Window
 from gopool._reserve import Places
-from gopool._runs import Run
 from gopool._submit import Functions, NoDescriptor, Submitter, affordable_regions
 from gopool._worker import filesize
 from gopool._worker.call import CALL, MAP, STARMAP
@@ -306,6 +305,8 @@ class Engine:
         source = iter(items)
         if listed and count > 1:
             source = self._submitter.sharing(number, source)
+        from gopool._runs import Run  # not before a first pool has its first result
+
         run = Run(
             self._submitter, number, mode, function, source, options, quick, self._settle_error
         )
@@ -502,6 +503,8 @@ class Engine:
             self._feeder_ended,
         )
         if quick:
+            from gopool._runs import Run
+
             source, refuse = iter(items), self._settle_error
             run = Run(submitter, number, mode, function, source, options, True, refuse)
             feeder.draw_with(run, submit_many)

@@ -14,6 +14,7 @@ after Go may call Go's in turn.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # typeshed has signal only
+import os
 
 from gopool import _fork
 
@@ -30,18 +31,21 @@ _hidden = False  # and Go has done so
 
 
 def handled() -> set[int]:
-    """The signals that have a handler, Python's or another's; all where /proc does not tell."""
+    """Those of _HANDLED that have a handler, whosever; all where /proc does not tell."""
     try:
-        with open("/proc/self/status") as status:
-            masks = [line.split()[1] for line in status if line.startswith("SigCgt:")]
-    except OSError:
-        masks = []
-    mask = int(masks[0], 16) if masks else -1
-    return {number for number in range(1, 65) if mask >> (number - 1) & 1}
+        fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _, _, rest = os.read(fd, 8192).partition(b"SigCgt:")
+        finally:
+            os.close(fd)
+        mask = int(rest.split(None, 1)[0], 16)
+    except (OSError, IndexError, ValueError):
+        mask = -1
+    return {number for number in _HANDLED if mask >> (number - 1) & 1}
 
 
 def find(native: Any, before: set[int]) -> None:
-    """Have Go look up its heap, right after it was loaded; `before`: handled() until then."""
+    """Have Go note its handlers, right after it was loaded; `before`: handled() until then."""
     global _found
     foreign = any(
         number in before and not callable(_signal.getsignal(number)) for number in _HANDLED

@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable
 from multiprocessing import pool as stdlib
 
-from gopool._once import Once
-
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
     from collections import deque
@@ -161,6 +159,8 @@ class MapResult(stdlib.MapResult):  # type: ignore[type-arg]
         self, pool: Any, chunksize: Any, length: Any, callback: Any, error_callback: Any
     ) -> None:
         super().__init__(pool, chunksize, length, callback, error_callback)
+        from gopool._once import Once  # no map may be in a program's first pool
+
         done = Once()
         if self._event.is_set():  # there is nothing to do
             done.set()

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from gopool._feeder import Task
     from gopool._submit import Desk
 
-# Inputs whose items are there, or come without code of the user's.
-QUICK_INPUTS = (list, tuple, range)
-
 _MOST_TASKS = 64  # in one call; more gain nothing (docs/performance.md)
 _ENOUGH = 16_384  # bytes of payload after which no more tasks are added
 

@@ -39,7 +39,6 @@ from gopool._options import (
     for_original,
     positive,
 )
-from gopool._runs import QUICK_INPUTS
 from gopool._settings import Settings
 from gopool._worker.call import NO_ARGUMENTS
 from gopool.exceptions import GopoolError
@@ -462,7 +461,7 @@ def _pool_map_async(
     if mode is None:
         mode, func, chunks = CALL, mapper, ((((func, chunk),), {}) for chunk in chunks)
     # A sequence of the user's own may make its items when they are asked for.
-    quick, listed = type(iterable) in QUICK_INPUTS, type(iterable) in (list, tuple)
+    quick, listed = type(iterable) in _QUICK_INPUTS, type(iterable) in (list, tuple)
     self._engine.submit_all(
         result, mode, func, chunks, result._number_left, options, quick, listed
     )
@@ -503,12 +502,14 @@ def _map_in_time(
 
 def _chunks_of(items: Iterable[Any], size: int) -> Iterator[Any]:
     """Tuples of so many items each; the last may have fewer."""
-    if size == 1 and type(items) in QUICK_INPUTS:
+    if size == 1 and type(items) in _QUICK_INPUTS:
         return zip(items)
     chunks = stdlib.Pool._get_tasks(None, items, size)  # type: ignore[attr-defined]
     return (chunk for _, chunk in chunks)
 
 
+# Inputs whose items are there, or come without code of the user's.
+_QUICK_INPUTS = (list, tuple, range)
 _MODES = {
     stdlib.mapstar: MAP,  # type: ignore[attr-defined]
     stdlib.starmapstar: STARMAP,  # type: ignore[attr-defined]
@@ -534,7 +535,7 @@ def _imap(
     job = kind(self)
     job._function = func
     window, mode, items = Window(self._processes, buffersize), MAP, iterable
-    quick = type(iterable) in QUICK_INPUTS and buffersize is None
+    quick = type(iterable) in _QUICK_INPUTS and buffersize is None
     if size == 1:
         mode = CALL
         items = zip(zip(iterable), repeat({})) if quick else _single_arguments(iterable)
