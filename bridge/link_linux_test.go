@@ -524,11 +524,15 @@ func TestTerminate(t *testing.T) {
 	r.wires.Pool.Terminate()
 	_, err := r.wires.Pool.Submit(&gopool.Task{Region: gopool.NoRegion})
 	assert.ErrorIs(t, err, gopool.ErrPoolTerminated)
-	codes := map[int]int{int(busy.id): -int(unix.SIGTERM), int(idle.id): 0}
+	terminated := -int(unix.SIGTERM)
+	codes := map[int][]int{
+		int(busy.id): {terminated},
+		int(idle.id): {0, terminated}, // on a slow machine the task that nobody reads went to it
+	}
 	for range codes {
 		id := r.ended()
 		code := map[int]*worker{int(busy.id): busy, int(idle.id): idle}[id].wait()
-		assert.Equal(t, codes[id], code)
+		assert.Contains(t, codes[id], code)
 		_, err := r.wires.Pool.Reaped(gopool.WorkerID(id), gopool.ExitStatus{Code: code, Known: true})
 		require.NoError(t, err)
 	}
