@@ -115,9 +115,7 @@ func (p *Pool) Submit(t *Task) (load uint64, err error) {
 	if err := p.refusal(); err != nil {
 		return 0, err
 	}
-	p.enter(t)
-	p.summon()
-	p.appetite()
+	p.attend(p.enter(t))
 	return p.bytes, nil
 }
 
@@ -129,11 +127,11 @@ func (p *Pool) SubmitAll(tasks []Task) (load uint64, err error) {
 	if err := p.refusal(); err != nil {
 		return 0, err
 	}
+	queued := false
 	for i := range tasks {
-		p.enter(&tasks[i])
+		queued = p.enter(&tasks[i]) || queued
 	}
-	p.summon()
-	p.appetite()
+	p.attend(queued)
 	return p.bytes, nil
 }
 
@@ -148,21 +146,30 @@ func (p *Pool) refusal() error {
 	return nil
 }
 
-// enter takes a new task, and starts it if a worker is idle.
-func (p *Pool) enter(t *Task) {
+// enter takes a new task, and starts it if a worker is idle; true: it was queued first.
+func (p *Pool) enter(t *Task) (queued bool) {
 	p.lastTask++
 	t.ID = p.lastTask
 	p.account(t)
 	if p.broken != nil {
 		p.finish(t, &Outcome{Status: StatusBroken, Failure: p.broken})
-		return
+		return false
 	}
 	if p.queue.len() == 0 && p.place(t) {
-		return
+		return false
 	}
 	p.queue.push(t)
 	if len(p.idle) > 0 {
 		p.dispatch()
+	}
+	return true
+}
+
+// attend sees after new tasks, if any had to be queued.
+func (p *Pool) attend(queued bool) {
+	if queued {
+		p.summon()
+		p.appetite()
 	}
 }
 
