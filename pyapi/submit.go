@@ -47,6 +47,16 @@ func staged(staging, n int) ([]byte, int) {
 	return append([]byte(nil), mem[:n]...), 0
 }
 
+// poolAndArea finds a pool and a staging area.
+func poolAndArea(pool, staging int) (*bridge.PoolWires, []byte, error) {
+	wires, err := pools.get(pool)
+	if err != nil {
+		return nil, nil, err
+	}
+	mem, err := stagings.get(staging)
+	return wires, mem, err
+}
+
 // FunctionAdd stores the n bytes of a function's definition; the result is its id in this pool.
 func FunctionAdd(pool, staging, n int) int {
 	wires, err := pools.get(pool)
@@ -82,11 +92,7 @@ func Submit(pool, staging, n, job, index, mode, function, options int) int {
 // would each of them, but all or none. In the staging area lie the sizes of their payloads, 32 bits
 // little endian each, and then the payloads, one right behind the other. The result is as Submit's.
 func SubmitMany(pool, staging, count, job, first, mode, function, options int) int {
-	wires, err := pools.get(pool)
-	if err != nil {
-		return codeOf(err)
-	}
-	mem, err := stagings.get(staging)
+	wires, mem, err := poolAndArea(pool, staging)
 	if err != nil {
 		return codeOf(err)
 	}
@@ -219,11 +225,7 @@ func Tight(pool int) int {
 // Borrow looks for the small value of a job, whose waiter reads it instead of the collector, and
 // copies it into a staging area. The result is its size in bytes; 0: it is not there. Return follows.
 func Borrow(pool, staging, job int) int {
-	wires, err := pools.get(pool)
-	if err != nil {
-		return codeOf(err)
-	}
-	mem, err := stagings.get(staging)
+	wires, mem, err := poolAndArea(pool, staging)
 	if err != nil {
 		return codeOf(err)
 	}
