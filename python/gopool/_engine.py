@@ -265,12 +265,9 @@ class Engine:
                 return
             try:
                 load = self._send(number, 0, mode, function, arguments, options)
-            except NoDescriptor as error:
-                if not self._no_descriptor(number, 0, error):
-                    self.backlog.add([task], 1)
-                return
             except Exception as error:
-                self._settle_error(number, 0, error)
+                if not self._settle_failure(task, error):
+                    self.backlog.add([task], 1)
                 return
             submitter = self._submitter
             if load > BUDGET or len(submitter.regions) >= submitter.max_regions:
@@ -347,7 +344,13 @@ class Engine:
     def _settle_failure(self, task: Task, error: BaseException) -> bool:
         """Fail a task that could not be submitted; False: it has to wait for a descriptor."""
         if isinstance(error, NoDescriptor):
-            return self._no_descriptor(task[0], task[1], error)
+            self._shortage = len(self._submitter.regions)
+            if error.__cause__ is None:  # another task had the last one, and may be settled by now
+                self._shortage = max(1, self._shortage)
+            if self._shortage:
+                self._congested = True
+                return False
+            error = error.__cause__ or error
         self._settle_error(task[0], task[1], error)
         return True
 
@@ -359,30 +362,14 @@ class Engine:
         if self._terminated:
             self._fail_job(task[0])
             return True
-        submitter = self._submitter
         try:
-            load = submitter.submit(*task)
-        except NoDescriptor as error:
-            return self._no_descriptor(task[0], task[1], error)
+            load = self._send(*task)
         except BaseException as error:
             if not (in_thread or isinstance(error, Exception)):
                 self.cache.pop(task[0], None)
                 raise  # KeyboardInterrupt is the caller's, who never gets this job
-            self._settle_error(task[0], task[1], error)
-        else:
-            if load > BUDGET or len(submitter.regions) >= submitter.max_regions:
-                self._congested = True
-        return True
-
-    def _no_descriptor(self, job: int, index: int, error: NoDescriptor) -> bool:
-        """Whether a large task failed for want of a descriptor; False: it has to wait for one."""
-        self._shortage = len(self._submitter.regions)
-        if error.__cause__ is None:  # another task had the last one, and may be settled by now
-            self._shortage = max(1, self._shortage)
-        if self._shortage:
-            self._congested = True
-            return False
-        self._settle_error(job, index, error.__cause__ or error)
+            return self._settle_failure(task, error)
+        self._note(load)
         return True
 
     def _submit_in_thread(self, task: Task) -> None:
@@ -468,13 +455,10 @@ class Engine:
                 return
             try:
                 load = send(number, index, mode, function, item, options)
-            except NoDescriptor as error:
-                if not self._no_descriptor(number, index, error):
-                    task = number, index, mode, function, item, options
-                    self._submit_in_turn(task, feeder.stopped)
-                return
             except BaseException as error:
-                self._settle_error(number, index, error)
+                task = number, index, mode, function, item, options
+                if not self._settle_failure(task, error):
+                    self._submit_in_turn(task, feeder.stopped)
                 return
             if load > BUDGET or len(regions) >= submitter.max_regions:
                 self._congested = True
