@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing import pool as stdlib
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
@@ -73,15 +73,8 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
             self._read()
             if self._settled:
                 return
-        # A bare lock: what an Event does beside costs more than the task, where that is tiny.
-        lock = _allocate_lock()
-        lock.acquire()
-        self._tell(lock.release)
-        try:
-            if not self._settled:
-                lock.acquire(True, -1 if timeout is None else max(timeout, 0))
-        finally:
-            self._waiters.remove(lock.release)
+        waiters = self.__dict__.setdefault("_waiters", [])
+        _sleep(waiters, lambda: self._settled, timeout)
 
     def _read(self) -> None:
         """Have this thread read the outcome, where nothing else is on its way; see there."""
@@ -98,11 +91,7 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
         self.__dict__.setdefault("_waiters", []).append(waiter)
 
     def _wake(self) -> None:
-        for waiter in tuple(self._waiters):  # a copy: who was waked takes his own out
-            try:
-                waiter()
-            except RuntimeError:
-                pass  # a lock: whoever was interrupted here had released it
+        _wake_all(self._waiters)
 
     def get(self, timeout: float | None = None) -> Any:
         if not self._settled:
@@ -149,6 +138,58 @@ class AsyncResult(stdlib.ApplyResult):  # type: ignore[type-arg]
         self._pool = self._function = None
 
 
+def _sleep(
+    waiters: list[Callable[[], object]], awake: Callable[[], bool], timeout: float | None
+) -> None:
+    """Sleep until _wake_all(waiters), so many seconds at most, or for ever; not where one is awake
+    already, once whoever wakes can see this waiter.
+
+    By a bare lock of its own: what an Event does beside costs more than the task, where that is
+    tiny. And an Event's lock is taken and released by Python code: a waiter that an exception of a
+    signal's handler interrupts may leave it taken, and then whoever sets the event hangs.
+    """
+    lock = _allocate_lock()
+    lock.acquire()
+    wake = lock.release
+    waiters.append(wake)
+    try:
+        if not awake():
+            lock.acquire(True, -1 if timeout is None else max(timeout, 0))
+    finally:
+        waiters.remove(wake)
+
+
+def _wake_all(waiters: Iterable[Callable[[], object]]) -> None:
+    for wake in tuple(waiters):  # a copy: who was waked takes his own out
+        try:
+            wake()
+        except RuntimeError:
+            pass  # a lock: whoever was interrupted here had released it
+
+
+class Once:
+    """What threading.Event is to its waiters, who may be interrupted; it is set once."""
+
+    def __init__(self) -> None:
+        self._flag = False
+        self._waiters: list[Callable[[], object]] = []
+
+    def is_set(self) -> bool:
+        """Whether it is set."""
+        return self._flag
+
+    def set(self) -> None:
+        """Let all go on that wait, or will. Any thread may call."""
+        self._flag = True
+        _wake_all(self._waiters)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait so many seconds at most, or for ever; whether it is set."""
+        if not self._flag:
+            _sleep(self._waiters, self.is_set, timeout)
+        return self._flag
+
+
 class MapResult(stdlib.MapResult):  # type: ignore[type-arg]
     """multiprocessing.pool.MapResult that can be cancelled."""
 
@@ -159,8 +200,6 @@ class MapResult(stdlib.MapResult):  # type: ignore[type-arg]
         self, pool: Any, chunksize: Any, length: Any, callback: Any, error_callback: Any
     ) -> None:
         super().__init__(pool, chunksize, length, callback, error_callback)
-        from gopool._once import Once  # no map may be in a program's first pool
-
         done = Once()
         if self._event.is_set():  # there is nothing to do
             done.set()
