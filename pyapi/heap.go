@@ -4,12 +4,12 @@ package pyapi
 
 import "gopool/bridge"
 
-// heap is what HeapFind has made.
+// heap is what HeapNote has made.
 var heap *bridge.Heap
 
-// HeapFind prepares what leaves Go's heap out of forks; it is called once, right after loading. The
+// HeapNote prepares what leaves Go's heap out of forks; it is called once, right after loading. The
 // result is negative where that can't be done; HeapHide and HeapShow are not called then.
-func HeapFind() int {
+func HeapNote() int {
 	found, err := bridge.NewHeap()
 	if err != nil {
 		return codeOf(err)

@@ -55,7 +55,7 @@ def load() -> Any:
                 before, handled = _descriptors(), _heap.handled()
                 # Where an ancestor has loaded it, that copy must not be entered.
                 native = _functions(_import_copy() if _inherited() else _import())
-                _heap.find(native, handled)
+                _heap.note(native, handled)
                 for i in range(2):
                     _fork.own(checked(native.PollerFD(i)))
                 for fd in _runtime_poller(before):

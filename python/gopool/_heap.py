@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # What Go's runtime handles. Twin of the first three: faultSignals in bridge/heap_linux.go.
 _HANDLED = _signal.SIGBUS, _signal.SIGFPE, _signal.SIGSEGV, _signal.SIGPIPE, _signal.SIGURG
 
-_found = False  # the heap of the Go that this process has loaded, and it may be hidden
+_hideable = False  # whether the heap of the Go that this process has loaded may be hidden
 _hiding = False  # between hide() and show()
 _hidden = False  # and Go has done so
 
@@ -44,13 +44,13 @@ def handled() -> set[int]:
     return {number for number in _HANDLED if mask >> (number - 1) & 1}
 
 
-def find(native: Any, before: set[int]) -> None:
+def note(native: Any, before: set[int]) -> None:
     """Have Go note its handlers, right after it was loaded; `before`: handled() until then."""
-    global _found
+    global _hideable
     foreign = any(
         number in before and not callable(_signal.getsignal(number)) for number in _HANDLED
     )
-    _found = not foreign and native.HeapFind() >= 0
+    _hideable = not foreign and native.HeapNote() >= 0
 
 
 def hide(native: Any) -> None:
@@ -60,7 +60,7 @@ def hide(native: Any) -> None:
     end a thread that has used Go, which then looks at the heap.
     """
     global _hiding, _hidden
-    if _found:
+    if _hideable:
         _hiding = True
         _hidden = native.HeapHide() == 1
 
