@@ -65,7 +65,8 @@ test-faults: $(STAMPS)/build $(STAMPS)/test  ## dying workers, torn frames, exha
 
 chaos: $(STAMPS)/build $(STAMPS)/test  ## long forms of the chaos and leak tests; GOPOOL_SEED=n repeats one
 	GOPOOL_CHAOS=1 $(PYTEST) -s -o faulthandler_timeout=1790 \
-	  tests/faults/test_chaos.py tests/faults/test_no_leaks.py tests/faults/test_lane.py
+	  tests/faults/test_chaos.py tests/faults/test_no_leaks.py tests/faults/test_lane.py \
+	  tests/faults/test_interrupts.py
 
 lint: $(STAMPS)/go $(STAMPS)/test  ## gofmt, vet, staticcheck, ruff, mypy
 	@$(WITH_GO) sh -c 'found=$$(gofmt -l gopool bridge pyapi); \

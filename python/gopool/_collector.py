@@ -24,6 +24,7 @@ import msgpack
 from gopool import _fork, _jobs
 from gopool._jobs import AsyncResult, MapResult
 from gopool._reserve import Places
+from gopool._threads import Thread
 from gopool.exceptions import (
     BrokenPoolError,
     GopoolError,
@@ -90,6 +91,8 @@ class Collector:
         self._local: deque[tuple[int, int, Any]] = deque()
         self._cancelled: deque[Any] = deque()  # jobs that nobody else will settle
         self.on_event: Callable[[bytes], None] = _nothing
+        self.pool: Callable[[], object] = _there  # None where nobody has the pool any more
+        self.on_dropped: Callable[[], None] = _nothing  # called then
 
     def settle_locally(self, job: int, index: int, error: BaseException) -> bool:
         """Have the collector fail a task that never reached Go. Any thread may call.
@@ -129,6 +132,8 @@ class Collector:
                 self._after_batch()
             elif taken == 0:
                 os.eventfd_read(self._wake_fd)
+                if self.pool() is None:
+                    self.on_dropped()
             elif taken == _SCARCE:
                 self._make_place()
             else:
@@ -154,7 +159,7 @@ class Collector:
         to tell: who keeps a pool's thread must not keep the pool.
         """
         self._ended = True
-        self.exits = self._after_batch = self.on_event = _nothing
+        self.exits = self._after_batch = self.on_event = self.on_dropped = _nothing
 
     def _settle_local(self) -> None:
         while self._local:
@@ -307,6 +312,10 @@ def _nothing(*arguments: object) -> None:
     pass
 
 
+def _there() -> bool:
+    return True
+
+
 def _outcome(
     status: int,
     payload: memoryview,
@@ -386,25 +395,13 @@ def cancelled() -> BaseException:
     return exceptions.TaskCancelledError("the task was cancelled")
 
 
-class CollectorThread(threading.Thread):
-    """A daemon thread that runs a collector and calls `ended` last.
-
-    start() does not wait until it runs, as Thread's does: where the workers that were just forked
-    keep all processors busy that takes a fifth of what a pool takes to start. Who asks for the
-    thread's state waits instead.
-    """
+class CollectorThread(Thread):
+    """A thread that runs a collector and calls `ended` last."""
 
     def __init__(self, collector: Collector, ended: Callable[[], None]) -> None:
-        super().__init__(name="gopool-collector", daemon=True)
+        super().__init__("gopool-collector")
         self._collector = collector
         self._ended = ended
-        self.launched = False  # start() has returned, or it runs all the same
-        self._generation = _fork.generation
-        self._started: _Started = _Started()  # Thread's own, made again
-
-    def start(self) -> None:
-        super().start()
-        self.launched = True
 
     def run(self) -> None:
         try:
@@ -412,40 +409,3 @@ class CollectorThread(threading.Thread):
         finally:
             self._ended()
             del self._collector, self._ended  # who keeps the thread must not keep the pool
-
-    def join(self, timeout: float | None = None) -> None:
-        self._await_start()
-        super().join(timeout)
-
-    def is_alive(self) -> bool:
-        self._await_start()
-        return super().is_alive()
-
-    @property
-    def ident(self) -> int | None:
-        self._await_start()
-        return super().ident
-
-    def came_up(self) -> bool:
-        """After a start() that was interrupted: whether the thread runs all the same."""
-        self._started.by_start = False
-        self.launched = self._started.wait(1)
-        return self.launched
-
-    def _await_start(self) -> None:
-        # An interrupted wait may have left the event's own lock taken, so it is not asked in vain.
-        waits = self.launched and not self._started.is_set()
-        if waits and self._generation == _fork.generation:
-            self._started.wait()
-
-
-class _Started(threading.Event):
-    """What Thread.start() waits for: that wait, the first, returns at once."""
-
-    by_start = True
-
-    def wait(self, timeout: float | None = None) -> bool:
-        if self.by_start:
-            self.by_start = False
-            return False
-        return super().wait(timeout)

@@ -17,12 +17,14 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from _thread import get_ident
+from collections.abc import Callable
 from multiprocessing import pool as stdlib
 from multiprocessing import util
 
 from gopool import _core, _fork, _lastwords, _lifeline, popen
 from gopool._lastwords import LastWords
+from gopool._threads import Thread, take
 from gopool._worker import loop
 from gopool._worker.passing import PassedFD
 
@@ -40,7 +42,6 @@ _STATUS_TIMEOUT = 5.0
 
 _IMPORT_PATIENCE = 1.0  # seconds
 
-_KNOWN = 0  # of PoolStat: workers that were ever added
 _SUMMONED = -2  # of NextExited: one more worker is asked for
 
 # Of how many ended workers beyond the pool's size the last words are kept.
@@ -48,37 +49,94 @@ _SPARE_WORDS = 64
 
 
 class Member:
-    """One started worker process, and this process's descriptors for it."""
+    """One worker process, and this process's descriptors for it.
 
-    __slots__ = ("bell", "capture", "memory", "peer", "pid", "pidfd", "process", "socket")
+    It is made empty and noted by the crew before it holds anything, so that whoever is interrupted
+    while he fills it leaves nothing behind that nobody knows.
+    """
 
-    def __init__(
-        self,
-        process: Any,
-        socket: int,
-        peer: int,
-        memory: int,
-        capture: Capture | None,
-        bell: int,
-    ) -> None:
-        self.process = process
-        self.socket = socket
-        self.peer = peer
-        self.memory = memory
+    __slots__ = (
+        "bell",
+        "capture",
+        "memory",
+        "numbers",
+        "owned",
+        "peer",
+        "pid",
+        "pidfd",
+        "popens",
+        "process",
+        "socket",
+        "started",
+    )
+
+    def __init__(self, bell: int) -> None:
         self.bell = bell
-        self.capture = capture
+        self.owned: list[int] = []  # its descriptors
+        self.process: Any = None
+        self.socket = self.peer = self.memory = -1
+        self.capture: Capture | None = None
+        self.popens: list[Any] = []  # where the process is gopool's: its Popen object
+        self.started = False
         self.pid = 0  # until it is started
         self.pidfd = -1  # until it is attached, or where it was gone before
+        self.numbers: list[int] = []  # Go's number, once it is attached
+
+    def open(self) -> None:
+        """Make the socket pair and the memory. The caller is inside _fork.unforked()."""
+        # The C function: only the numbers are wanted, and socket's objects cost 20 us each.
+        ends = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self.socket, self.peer = (_fork.hold(self.owned, end.detach) for end in ends)
+        self.memory = _lastwords.new_memory(self.owned)
 
     def start(self) -> None:
         """Start the process."""
         writer = -1 if self.capture is None else self.capture.writer
         lifeline = _lifeline.read_end()
-        with _fork.passing(self.peer, lifeline, self.memory, writer, self.bell), popen.unadopted():
-            self.process.start()
+        thread = get_ident()
+        here = thread, _fork.generation
+        try:
+            _fork.passing[thread] = self.peer, lifeline, self.memory, writer, self.bell
+            try:
+                popen.unadopted[here] = self.popens
+                self.process.start()
+            finally:
+                popen.unadopted.pop(here, None)
+        finally:
+            _fork.passing.pop(thread, None)
         # Kept, since the user may close the process object; one of a context of the user's own
         # may even have none.
         self.pid = getattr(self.process, "pid", 0)
+        self.started = True
+
+    def open_pidfd(self) -> None:
+        """Open the pidfd; not where the process is gone (and reaped) already."""
+        try:
+            pidfd = _fork.hold(self.owned, os.pidfd_open, self.process.pid)
+        except ProcessLookupError:
+            return
+        if not popen.is_another(_foreign_sentinel(self.process)):
+            self.pidfd = pidfd
+
+    def end(self, patience: float) -> None:
+        """End the process of which nobody hears, whatever there is of it, and give all back.
+
+        Args:
+            patience: seconds that it may take to end by itself.
+        """
+        if self.started:
+            if self.process.exitcode is None:
+                self.process.terminate()
+                self.process.join(patience)
+            if self.process.exitcode is None:
+                self.process.kill()
+            self.process.join()
+        else:
+            for each in self.popens:
+                each.undo()
+        self.close()
+        if self.capture is not None and not self.started:
+            self.capture.discard()
 
     def last_words(self) -> tuple[str, str]:
         """What the ended worker left: its dump, and the end of what it wrote to stderr."""
@@ -87,15 +145,9 @@ class Member:
         self.capture.pump()
         return _lastwords.read_dump(self.memory), self.capture.text()
 
-    def discard(self) -> None:
-        """Close the descriptors of a worker that was not started."""
-        self.close()
-        if self.capture is not None:
-            self.capture.discard()
-
     def close(self) -> None:
         """Close the descriptors; a captured stderr is read until its end elsewhere."""
-        _fork.close(self.socket, self.peer, self.pidfd, self.memory)
+        _fork.close_all(self.owned)
 
 
 class Crew:
@@ -111,27 +163,24 @@ class Crew:
         processes: list[Any],
         arguments: tuple[Any, ...],
         settings: Settings,
-        bell: int,
     ) -> None:
-        """Start no worker yet.
+        """Start no worker yet, and hold nothing.
 
         Args:
             pool: the Pool object, held weakly.
             processes: its list of processes.
             arguments: the last ones of gopool._worker.loop.main.
             settings: gopool's own keywords of the pool.
-            bell: the eventfd by which workers wake the collector.
         """
-        self._bell = bell
-        self._pool = weakref.ref(pool)  # the maintenance thread must not keep the pool alive
+        self.bell = -1  # the eventfd by which workers wake the collector
+        self.pool = weakref.ref(pool)  # the maintenance thread must not keep the pool alive
         self._processes = processes
         self._arguments = arguments
         self._settings = settings
         self.last_words = LastWords(pool._processes + _SPARE_WORDS)
         self._refilling = threading.RLock()
-        self._unattached: list[Member] = []
+        self._unattached: list[Member] = []  # from before they hold anything until Go knows them
         self._members: dict[int, Member] = {}
-        self._unnoted: list[Member] = []  # workers that Go knows by numbers that are not known here
         self._native: Any = None
         self._handle = 0
 
@@ -141,31 +190,47 @@ class Crew:
         Before attach() they wait with what they say.
         """
         with self._refilling:
-            pool = self._pool()
+            pool = self.pool()
             missing = 0 if pool is None else pool._processes - len(self._processes)
             missing = missing if most is None else min(missing, most)
             held = missing > 0 and _can_hold_sigint(pool)
             # All are prepared before the first is forked: after a fork each page that is written
             # is copied, and once more after the next.
-            prepared: list[Member] = []
+            members = [Member(self.bell) for _ in range(missing)]
             try:
-                for _ in range(missing):
-                    prepared.append(self._prepare(pool, held))
-                with _sigint_held() if held else contextlib.nullcontext():
-                    while prepared:
-                        member = prepared[0]
-                        member.start()
-                        del prepared[0]
-                        self._unattached.append(member)
-                        self._processes.append(member.process)
-                        if member.capture is not None:
-                            member.capture.begin()
-                        util.debug("added worker")
+                self._unattached += members
+                for member in members:
+                    self._prepare(member, pool, held)
+                if held:
+                    self._start_without_sigint(members)
+                else:
+                    self._start(members)
             finally:
-                for member in prepared:
-                    member.discard()
+                for member in members:
+                    if not member.started:
+                        self._dismiss(member)
                 if self._handle:
                     self._attach_all()
+
+    def _start(self, members: list[Member]) -> None:
+        for member in members:
+            member.start()
+            self._processes.append(member.process)
+            if member.capture is not None:
+                member.capture.begin()
+            util.debug("added worker")
+
+    def _start_without_sigint(self, members: list[Member]) -> None:
+        """Block SIGINT in this thread, and in the processes that it starts until they unblock it.
+
+        Ctrl-C reaches a worker that boots too, before its own handler is there. It is not blocked
+        here before: _can_hold_sigint() has looked.
+        """
+        try:
+            _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT,))
+            self._start(members)
+        finally:
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT,))
 
     def attach(self, native: Any, handle: int) -> None:
         """Give the started workers, and those to come, to a pool in Go."""
@@ -174,62 +239,48 @@ class Crew:
             self._attach_all()
 
     def _attach_all(self) -> None:
-        while self._unattached:
-            member = self._unattached[0]
-            known = self._native.PoolStat(self._handle, _KNOWN)
+        for member in [each for each in self._unattached if each.started and not each.numbers]:
             try:
                 self._attach(member)
             except BaseException:
-                self._unattached.remove(member)
-                if self._native.PoolStat(self._handle, _KNOWN) == known:
-                    self._dismiss(member)
-                elif member not in self._members.values():
-                    # Interrupted before it was noted: Go tells of its end, and reap() finds it.
-                    self._unnoted.append(member)
-                    member.process.terminate()
+                self._dismiss(member)
                 raise
-            del self._unattached[0]
+            self._unattached.remove(member)
 
     def _dismiss(self, member: Member) -> None:
-        """End a worker that nobody listens to."""
-        if member.process.exitcode is None:
+        """End a worker that nobody listens to; where Go knows it, reap() does the rest."""
+        if self._known(member):
             member.process.terminate()
-        member.process.join()
-        member.close()
-        with contextlib.suppress(ValueError):  # the user took it out of the pool's list
-            self._processes.remove(member.process)
+        else:
+            member.end(self._settings.kill_grace)
+            with contextlib.suppress(ValueError):  # never there, or the user took it out
+                self._processes.remove(member.process)
+            self._unattached.remove(member)
 
-    def _prepare(self, pool: Any, sigint_held: bool) -> Member:
-        """A worker that is not started, and its socket pair."""
+    def _known(self, member: Member) -> bool:
+        """Whether Go has the worker."""
+        return bool(member.numbers) and member.numbers[0] > 0
+
+    def _prepare(self, member: Member, pool: Any, sigint_held: bool) -> None:
+        """Make what a worker needs, without starting it."""
         with _fork.unforked():
-            # The C function: only the numbers are wanted, and socket's objects cost 20 us each.
-            ends = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-            parent_end, worker_end = (_fork.own(end.detach()) for end in ends)
-            memory = _lastwords.new_memory()
-        capture = None
-        try:
-            capture = self._new_capture()
-            process = pool.Process(
-                pool._ctx,
-                target=loop.main,
-                args=(
-                    PassedFD(worker_end),
-                    PassedFD(_lifeline.read_end()),
-                    None if memory < 0 else PassedFD(memory),
-                    PassedFD(self._bell),
-                    None if capture is None else PassedFD(capture.writer),
-                    sigint_held,
-                    *self._arguments,
-                ),
-            )
-            process.name = process.name.replace("Process", "PoolWorker")
-            process.daemon = self._settings.daemon
-        except BaseException:
-            _fork.close(parent_end, worker_end, memory)
-            if capture is not None:
-                capture.discard()
-            raise
-        return Member(process, parent_end, worker_end, memory, capture, self._bell)
+            member.open()
+        member.capture = capture = self._new_capture()
+        member.process = process = pool.Process(
+            pool._ctx,
+            target=loop.main,
+            args=(
+                PassedFD(member.peer),
+                PassedFD(_lifeline.read_end()),
+                None if member.memory < 0 else PassedFD(member.memory),
+                PassedFD(self.bell),
+                None if capture is None else PassedFD(capture.writer),
+                sigint_held,
+                *self._arguments,
+            ),
+        )
+        process.name = process.name.replace("Process", "PoolWorker")
+        process.daemon = self._settings.daemon
 
     def _new_capture(self) -> Capture | None:
         if not self._settings.capture_stderr:
@@ -241,13 +292,10 @@ class Crew:
 
     def _attach(self, member: Member) -> None:
         process = member.process
-        pidfd = popen.open_pidfd(process.pid, _foreign_sentinel(process))
-        if pidfd >= 0:
-            member.pidfd = _fork.own(pidfd)
-        worker = self._native.WorkerAdd(
-            self._handle, process.pid, member.socket, member.peer, member.pidfd, member.memory
-        )
-        self._members[_core.checked(worker)] = member
+        member.open_pidfd()
+        ends = member.socket, member.peer, member.pidfd, member.memory
+        take(member.numbers, self._native.WorkerAdd, self._handle, process.pid, *ends)
+        self._members[_core.checked(member.numbers[0])] = member
         self.tell("start", name=process.name, pid=member.pid)
 
     def tell(self, kind: str, **about: Any) -> None:
@@ -265,7 +313,12 @@ class Crew:
             0: no replacement is wanted; else 1 plus the pause before it, in milliseconds.
         """
         with self._refilling:  # who starts a worker registers it before it can be reaped
-            member = self._members.pop(worker, None) or self._unnoted.pop()
+            member = self._members.pop(worker, None)
+            if self._unattached:  # its attaching may have been interrupted once Go had it
+                late = [each for each in self._unattached if worker in each.numbers]
+                self._unattached[:] = [each for each in self._unattached if each not in late]
+                member = member or late[0]
+            assert member is not None
         code = _status(member.process)
         asked = self._native.WorkerAsked(self._handle, worker) == 1
         begun = _lastwords.read_begun(member.memory)
@@ -284,16 +337,18 @@ class Crew:
         return _core.checked(verdict)
 
     def abandon(self) -> None:
-        """End the workers that were started before a pool could be made of them."""
-        for member in self._unattached:
-            if member.process.exitcode is None:
-                member.process.terminate()
-        while self._unattached:
-            self._dismiss(self._unattached.pop())
+        """End the workers that were started before Go knew them, and what was prepared."""
+        with self._refilling:
+            unknown = [member for member in self._unattached if not self._known(member)]
+            for member in unknown:
+                if member.started and member.process.exitcode is None:
+                    member.process.terminate()
+            for member in unknown:
+                self._dismiss(member)
 
     def staffed(self) -> bool:
-        """Whether a worker is there that was not reaped."""
-        return bool(self._members or self._unnoted)
+        """Whether Go has a worker that was not reaped."""
+        return bool(self._members) or any(map(self._known, self._unattached))
 
 
 def _can_hold_sigint(pool: Any) -> bool:
@@ -306,19 +361,6 @@ def _can_hold_sigint(pool: Any) -> bool:
     elif method != "fork":
         return False
     return _signal.SIGINT not in _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
-
-
-@contextlib.contextmanager
-def _sigint_held() -> Iterator[None]:
-    """Block SIGINT in this thread, and in the processes that it starts until they unblock it.
-
-    Ctrl-C reaches a worker that boots too, before its own handler is there.
-    """
-    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT,))
-    try:
-        yield
-    finally:
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
 
 
 def _foreign_sentinel(process: Any) -> int | None:
@@ -395,7 +437,7 @@ class Maintenance:
         self._kill_at: float | None = None  # when the workers' time to end is over
         self._starting = threading.RLock()  # a signal handler may terminate the pool as well
         self._state = stdlib.RUN
-        self.thread: threading.Thread | None = None
+        self.thread: Thread | None = None
         self.ended: Callable[[], None] = _nothing
         self.most: int | None = None  # workers to start at a time
 
@@ -412,16 +454,12 @@ class Maintenance:
         """
         with self._starting:
             if self.thread is None:
-                self.thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-            if self.thread.ident is None and not self._inline:
+                self.thread = Thread(self.name, self._run)
+            if not (self.thread.launched or self._inline):
                 try:
                     self.thread.start()
                 except RuntimeError:
                     return False
-                except BaseException:  # Ctrl-C while start() waited for a thread that does run
-                    started: Any = self.thread
-                    started._started.wait(1)  # before that join() would refuse
-                    raise
         return True
 
     def join(self, timeout: float | None = None) -> None:

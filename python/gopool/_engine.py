@@ -14,13 +14,15 @@ job that is not settled holds its pool, so that its tasks still run.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import mmap
+import operator
 import os
 import sys
 import threading
 import time
 import weakref
+from _thread import start_new_thread
 from collections.abc import Callable, Iterable
 from multiprocessing import pool as stdlib
 from multiprocessing import util
@@ -32,6 +34,7 @@ from gopool._crew import Crew, Maintenance
 from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder, Window
 from gopool._reserve import Places
 from gopool._submit import Functions, NoDescriptor, Submitter, affordable_regions
+from gopool._threads import rescue, take
 from gopool._worker import filesize
 from gopool._worker.call import CALL, MAP, STARMAP
 from gopool._worker.channel import REGION
@@ -66,18 +69,32 @@ _SEND_AHEAD = {"auto": 0, "never": 1, "always": 2}
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
+class Watch(weakref.ref):  # type: ignore[type-arg]
+    """Wakes the collector where a pool is gone. C functions alone do it, so that a signal's handler
+    that raises in the pool's finalizer does not keep the pool from its end.
+    """
+
+    __slots__ = ("wake",)
+
+    def __init__(self, pool: object, callback: Callable[[Any], object]) -> None:
+        super().__init__(pool, callback)  # type: ignore[call-arg]
+        self.wake: Callable[[], object] = int
+
+
+# By engine; the only references to them, so that a forked child gets rid of all: there the same
+# number may be another descriptor.
+_watches: dict[int, Watch] = {}
+
+
 class Engine:
     """Transport and threads of one pool. The Pool's methods are thin over it."""
 
     def __init__(self, pool: Any, settings: Settings) -> None:
-        """Start the workers, load Go while they boot, begin to listen.
+        """Hold nothing yet: that is start()'s.
 
         Args:
             pool: the Pool object; what it was made with stands in its attributes already.
             settings: gopool's own keywords.
-
-        Raises:
-            whatever starting a process raises; the workers started before are ended then.
         """
         self._settings = settings
         self.plain_tasks = settings.plain_tasks
@@ -91,10 +108,7 @@ class Engine:
             settings.worker_exit,
             not (settings.worker_memory_limit or settings.worker_memory_soft_limit),
         )
-        with _fork.unforked():
-            self._wake_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
-        self._places = Places(self._wake_fd)
-        self.crew = Crew(pool, pool._pool, arguments, settings, self._wake_fd)
+        self.crew = Crew(pool, pool._pool, arguments, settings)
         self._options: dict[tuple[int, int, int, int], int] = {}
         self._feeders: set[IMapFeeder | TaskFeeder] = set()
         self._submitting: set[int] = set()  # jobs that are being submitted
@@ -102,9 +116,15 @@ class Engine:
         self._closing = False
         self._terminated = False
         self._generation = _fork.generation
+        self._owned: list[int] = []  # descriptors
+        self._places = Places(-1)
+        self._opened: list[int] = []  # what Go gave when it was asked to open a pool
+        self._ring_file: list[int] = []  # the ring's descriptor, until Go has mapped it too
+        self._rings: list[mmap.mmap] = []  # outcomes; one
         self.handle = 0  # Go's number of the pool; 0: not open
-        self._start(pool._maxtasksperchild or 0)
-        _engines.add(self)
+        self._running = 0  # threads that use Go's part of the pool
+        self._release_lock = threading.RLock()  # a signal handler may terminate the pool as well
+        self._up = False  # start() has done all
 
     @property
     def _forked(self) -> bool:
@@ -113,77 +133,69 @@ class Engine:
         """
         return self._generation != _fork.generation
 
-    def _start(self, maxtasks: int) -> None:
-        """Fork before Go is loaded, which takes as long as the workers need to boot. Where it is
+    def start(self, maxtasks: int) -> None:
+        """Start the workers, load Go while they boot, begin to listen.
+
+        Fork before Go is loaded, which takes as long as the workers need to boot. Where it is
         loaded already, open first: what is written after a fork is copied page by page. But no
         thread before the forks: each child would have to tidy it up.
+
+        Raises:
+            whatever starting a process raises. The caller has terminate() called then, which gives
+            back what there is, wherever this was interrupted.
         """
-        try:
-            if _core.loaded():
-                self._open(maxtasks)
-            self.crew.refill()
-            if not self.handle:
-                self._open(maxtasks)
-            self._listen()
-            self.crew.attach(self.native, self.handle)
-        except BaseException:
-            self.crew.abandon()
-            if self.handle:
-                with contextlib.suppress(RuntimeError):  # no thread can start: Go's part is closed
-                    self._listen()
-            if self.handle:
-                self.terminate()
-            else:
-                self._close_bell()
-            raise
+        with _fork.unforked():
+            self._wake_fd = _fork.hold(self._owned, os.eventfd, 0, os.EFD_CLOEXEC)
+        self.crew.bell = self._wake_fd
+        self._places = Places(self._wake_fd)
+        self._places.open()
+        if _core.loaded():
+            self._open(maxtasks)
+        self.crew.refill()
+        if not self.handle:
+            self._open(maxtasks)
+        self.collector_thread.start()
+        self.crew.attach(self.native, self.handle)
         if maxtasks:
             self.maintenance.ensure_started()  # workers will end, whatever callbacks wait for
+        _engines.add(self)
+        self._up = True
 
     def _open(self, maxtasks: int) -> None:
         """Make Go's part of the pool and this side's; no thread runs yet."""
         self.native = native = _core.load()
         with _fork.unforked():
-            self._event_fd = _fork.own(os.eventfd(0, os.EFD_CLOEXEC))
-        filesize.check(_RING_SIZE)
-        ring_fd = os.memfd_create("gopool-outcomes", os.MFD_CLOEXEC)
-        try:
-            os.ftruncate(ring_fd, _RING_SIZE)
-            with _fork.unforked():
-                self._ring = _fork.own_mapping(mmap.mmap(ring_fd, _RING_SIZE))
-            handle = _core.checked(
-                native.PoolOpen(
-                    ring_fd, _RING_SIZE, self._wake_fd, self._event_fd, maxtasks, _send_ahead()
-                )
-            )
-        finally:
-            os.close(ring_fd)
-        try:
-            limits = (*self._settings.limits, affordable_regions(self.workers))
-            _core.checked(native.PoolLimits(handle, self.workers, *limits))
-            self._wire(native, handle)
-            self.handle = handle
-        except BaseException:  # Ctrl-C included
-            self._close(handle)
-            raise
+            self._event_fd = _fork.hold(self._owned, os.eventfd, 0, os.EFD_CLOEXEC)
+            filesize.check(_RING_SIZE)
+            file = _fork.hold(self._ring_file, os.memfd_create, "gopool-outcomes", os.MFD_CLOEXEC)
+            os.ftruncate(file, _RING_SIZE)
+            take(self._rings, mmap.mmap, file, _RING_SIZE)
+            _fork.own_mapping(self._rings[0])
+        ends = file, _RING_SIZE, self._wake_fd, self._event_fd
+        take(self._opened, native.PoolOpen, *ends, maxtasks, _send_ahead())
+        _fork.close_all(self._ring_file)
+        handle = _core.checked(self._opened[0])
+        limits = (*self._settings.limits, affordable_regions(self.workers))
+        _core.checked(native.PoolLimits(handle, self.workers, *limits))
+        self._wire(native, handle)
+        self.handle = handle
 
-    def _listen(self) -> None:
-        """Start the collector, unless it runs; where it can't start, the pool is closed in Go."""
-        thread = self.collector_thread
-        if thread.launched:
-            return
-        try:
-            thread.start()
-        except BaseException:  # Ctrl-C included
-            if not thread.came_up():
-                self._close(self.handle)
-            raise
+    def _listened(self) -> bool:
+        """Whether the collector was started: then the last of the threads gives all back."""
+        return self.handle > 0 and self.collector_thread.launched
 
-    def _close(self, handle: int) -> None:
-        """Give Go's part back where no thread ever used it."""
-        self.handle = 0
-        _core.checked(self.native.PoolRelease(handle))
-        _fork.unmap(self._ring)
-        _fork.close(self._event_fd)
+    def _give_back(self) -> None:
+        """Give all back where no thread of this pool ever ran; again, where it was interrupted."""
+        with self._release_lock:
+            self.crew.abandon()
+            if self._opened:
+                self.native.PoolRelease(self._opened[0])
+            for ring in self._rings:
+                _fork.unmap(ring)
+            self._unwatch()
+            self._places.close()
+            _fork.close_all(self._ring_file)
+            _fork.close_all(self._owned)
 
     def _wire(self, native: Any, handle: int) -> None:
         """Make the parts of this side."""
@@ -197,7 +209,7 @@ class Engine:
         self._congested = False
         self.collector = _collector.Collector(
             lambda consumed: int(native.Take(handle, consumed)),
-            self._ring,
+            self._rings[0],
             self._wake_fd,
             self.cache,
             self._submitter.close_region,
@@ -205,8 +217,7 @@ class Engine:
             self._places,
         )
         self.collector.on_event = self._tell
-        self._running = 2  # threads that use Go's part of the pool
-        self._release_lock = threading.RLock()  # a signal handler may terminate the pool as well
+        self._running = 2
         self.maintenance = Maintenance(self.crew, native, handle, self._event_fd)
         self.maintenance.ended = self._thread_ended
         if self._settings.worker_idle_timeout is not None:
@@ -214,6 +225,24 @@ class Engine:
         self.collector.exits = self.maintenance.ensure_started
         self.collector.complete = self.crew.last_words.tell
         self.collector_thread = _collector.CollectorThread(self.collector, self._thread_ended)
+
+    def watch(self, pool: object) -> None:
+        """Have the pool's end noticed, also where its finalizer, made later, is interrupted."""
+        watch = _watches[id(self)] = Watch(pool, operator.methodcaller("wake"))
+        watch.wake = functools.partial(os.eventfd_write, self._wake_fd, 1)
+        self.collector.pool, self.collector.on_dropped = self.crew.pool, self._dropped
+
+    def _unwatch(self) -> None:
+        """Before the descriptor is closed that the watch writes to."""
+        watch = _watches.pop(id(self), None)
+        if watch is not None:
+            watch.wake = int
+
+    def _dropped(self) -> None:
+        """In the collector: nobody has the pool any more, and its finalizer was interrupted."""
+        if not self._terminated:
+            self._terminated = True
+            start_new_thread(rescue, (self.finish,))
 
     def _tell(self, payload: bytes) -> None:
         """Emit an event that Go has told of (bridge.Outcomes.Tell's twin)."""
@@ -507,11 +536,12 @@ class Engine:
     def _begin(self, feeder: IMapFeeder | TaskFeeder) -> None:
         if self._forked:
             raise ForkedChildError(_FORKED)
-        self._feeders.add(feeder)
         try:
+            self._feeders.add(feeder)
             feeder.start()
+            feeder.await_start()  # so that jobs mostly begin in the order of their calls
         except BaseException:  # no thread can start, or Ctrl-C: join() must not wait for it
-            if not feeder.is_alive():
+            if not feeder.launched:
                 self._feeders.discard(feeder)
             raise
         if self._terminated:  # by another thread, which may not have seen the feeder
@@ -606,12 +636,29 @@ class Engine:
 
         Whoever waits for a result gets PoolTerminatedError. Idle workers are told to stop, busy
         ones get SIGTERM, and SIGKILL after five seconds. May be called more than once, also from
-        a callback, which then waits for the workers only.
+        a callback, which then waits for the workers only. Where it is interrupted another thread
+        does it to the end.
         """
+        try:
+            self.finish()
+        except BaseException:
+            start_new_thread(rescue, (self.finish,))
+            raise
+
+    def finish(self) -> None:
+        """terminate() without the other thread."""
         if self._forked:
             return
         self._closing = self._terminated = True
+        if self._listened():
+            self._terminate()
+        else:
+            self._give_back()
+
+    def _terminate(self) -> None:
         self.maintenance._state = stdlib.TERMINATE
+        if not self._up:
+            self.crew.abandon()
         with self._release_lock:
             if self._running:
                 self.native.PoolTerminate(self.handle)
@@ -672,10 +719,12 @@ class Engine:
     def _release(self, handle: int) -> None:
         """Give Go's part of the pool back; its last worker and this side's threads are gone."""
         self.collector.release()
+        self.crew.abandon()  # what an interrupted start of a worker has left
         _core.checked(self.native.PoolRelease(handle))
-        _fork.unmap(self._ring)
-        _fork.close(self._event_fd)
-        self._close_bell()
+        _fork.unmap(self._rings[0])
+        self._unwatch()
+        self._places.close()
+        _fork.close_all(self._owned)
         # What refers back here would keep this engine, and its threads' objects, until the next
         # garbage collection; and each forked child tidies up every Thread object that there is.
         for part in (self._room, self._feed_room, self.backlog, self.maintenance):
@@ -683,10 +732,6 @@ class Engine:
         regions = sys.modules.get("gopool._regions")
         if regions is not None and not _engines:
             regions.warm.drop()
-
-    def _close_bell(self) -> None:
-        self._places.close()
-        _fork.close(self._wake_fd)
 
     # Faces.
 
@@ -700,6 +745,8 @@ class Engine:
 
 def _after_fork_in_child() -> None:
     """Results on their way have descriptors that only Go knows, or a thread that is not here."""
+    if _watches:
+        _watches.clear()
     # By the weak references themselves: to walk through a WeakSet touches pages in each child.
     for reference in _engines.data:  # type: ignore[attr-defined]
         engine = reference()

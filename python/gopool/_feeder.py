@@ -13,6 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
+from gopool._threads import Thread
+
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
     from typing import Any
@@ -55,25 +57,23 @@ class Room:
 
     def __init__(self, has_room: Callable[[], bool]) -> None:
         self._has_room = has_room
-        self._changed = threading.Condition()
-        self._waiting = 0
+        self._waiting: set[Gate] = set()
 
     def wait(self, stopped: Callable[[], bool]) -> None:
         """Return when there is room, or when `stopped` says so."""
-        with self._changed:
-            # Counted before the look: who makes room after it sees the count.
-            self._waiting += 1
-            try:
-                while not stopped() and not self._has_room():
-                    self._changed.wait()
-            finally:
-                self._waiting -= 1
+        gate = Gate()
+        self._waiting.add(gate)  # before the look: who makes room after it sees the gate
+        try:
+            while not stopped() and not self._has_room():
+                gate.wait()
+        finally:
+            self._waiting.discard(gate)
 
     def changed(self) -> None:
         """Say that there may be room, or that somebody was stopped. Any thread may call."""
         if self._waiting:
-            with self._changed:
-                self._changed.notify_all()
+            for gate in tuple(self._waiting):
+                gate.open()
 
     def untie(self) -> None:
         """Forget whom to ask: the pool has ended, so there is room."""
@@ -84,7 +84,7 @@ def _always() -> bool:
     return True
 
 
-class TaskFeeder(threading.Thread):
+class TaskFeeder(Thread):
     """Submits tasks in the form of multiprocessing.pool's task queue, as there is room."""
 
     def __init__(
@@ -94,7 +94,7 @@ class TaskFeeder(threading.Thread):
         submit: Callable[[tuple[Any, ...], Callable[[], bool]], None],
         ended: Callable[[threading.Thread], None],
     ) -> None:
-        super().__init__(name="gopool-tasks", daemon=True)
+        super().__init__("gopool-tasks")
         self._tasks = tasks
         self._set_length = set_length
         self._submit = submit
@@ -168,7 +168,7 @@ class Window:
         self.size = max(self.least, min(MAX_WINDOW, 2 * self.size, wanted))
 
 
-class IMapFeeder(threading.Thread):
+class IMapFeeder(Thread):
     """Draws the tasks of one job and submits them, within the window.
 
     Args:
@@ -187,7 +187,7 @@ class IMapFeeder(threading.Thread):
         fail: Callable[[int, BaseException], None],
         ended: Callable[[threading.Thread], None],
     ) -> None:
-        super().__init__(name="gopool-imap", daemon=True)
+        super().__init__("gopool-imap")
         self._job = job
         self._items = items
         self._window = window
@@ -349,7 +349,7 @@ class Backlog:
         # Guards what stands above and _thread; user code never runs under it, but a signal
         # handler that submits may interrupt its holder.
         self._lock = threading.RLock()
-        self._thread: threading.Thread | None = None
+        self._thread: Thread | None = None
         self._stopped = False
         self.ended: Callable[[], None] = _nothing
 
@@ -365,13 +365,11 @@ class Backlog:
             self._waiting.append(iter(tasks))
             self._count += count
             if self._thread is None and not self._stopped:
-                self._thread = thread = threading.Thread(
-                    target=self._run, name="gopool-backlog", daemon=True
-                )
+                self._thread = thread = Thread("gopool-backlog", self._run)
                 try:
                     thread.start()
                 except BaseException:  # no thread can start
-                    if thread.ident is None:
+                    if not thread.launched:
                         self._thread = None
                         self._waiting.pop()
                         self._count -= count

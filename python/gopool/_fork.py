@@ -17,9 +17,12 @@ that a number which means something else by now is never closed.
 
 from __future__ import annotations
 
+import errno
 import os
 from _thread import RLock, get_ident
+from collections import deque
 from collections.abc import Callable
+from itertools import repeat, starmap
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -30,7 +33,9 @@ generation = 0  # how many forks of processes with gopool lie between the first 
 _owned: set[int] = set()
 _mapped: set[mmap] = set()
 _hooks: list[Callable[[], None]] = []
-_passing: dict[int, tuple[int, ...]] = {}  # by thread
+# By thread: the descriptors that stay open in a child that it forks. A plain dict, so that taking
+# them out again is one step (_threads.py says why).
+passing: dict[int, tuple[int, ...]] = {}
 _whole = RLock()  # held round every fork, and by whoever must not be forked meanwhile
 
 
@@ -40,15 +45,33 @@ def own(fd: int) -> int:
     return fd
 
 
+def hold(owner: list[int], make: Callable[..., int], *arguments: object) -> int:
+    """Make a descriptor by a C function, note it in its owner's list, and register it.
+
+    The first two are one step: a signal's handler that raises loses no descriptor of a list that
+    somebody will close. The caller is inside unforked().
+    """
+    owner.extend(starmap(make, (arguments,)))
+    return own(owner[-1])
+
+
+def close_all(owner: list[int]) -> None:
+    """Close all descriptors of an owner's list, and empty it; where this is interrupted it may be
+    called again.
+    """
+    _owned.difference_update(owner)
+    while owner:
+        try:
+            # Each is taken out and closed in one step: none is closed twice.
+            deque(map(os.close, map(owner.pop, repeat(-1, len(owner)))), 0)
+        except OSError as error:
+            if error.errno != errno.EBADF:  # closed by a hostile user before us
+                raise
+
+
 def close(*fds: int) -> None:
     """Close registered descriptors; numbers below 0 are none."""
-    for fd in fds:
-        if fd >= 0:
-            _owned.discard(fd)
-            try:
-                os.close(fd)
-            except OSError:
-                pass  # closed by a hostile user before us
+    close_all([fd for fd in fds if fd >= 0])
 
 
 def own_mapping(memory: mmap) -> mmap:
@@ -81,19 +104,6 @@ def unforked() -> RLock:
     return _whole
 
 
-class passing:
-    """Leave these descriptors open in a child that this thread forks inside the block."""
-
-    def __init__(self, *fds: int) -> None:
-        self._fds = fds
-
-    def __enter__(self) -> None:
-        _passing[get_ident()] = self._fds
-
-    def __exit__(self, *exc: object) -> None:
-        _passing.pop(get_ident(), None)
-
-
 def in_child(hook: Callable[[], None]) -> None:
     """Have hook called in every forked child, in the order of registration.
 
@@ -106,7 +116,7 @@ def _after_fork_in_child() -> None:
     global generation
     generation += 1
     _whole._at_fork_reinit()  # type: ignore[attr-defined]  # typeshed does not know it
-    kept = _passing.get(get_ident(), ()) if _passing else ()
+    kept = passing.get(get_ident(), ()) if passing else ()
     for fd in _owned:
         if fd not in kept:
             try:
@@ -120,7 +130,7 @@ def _after_fork_in_child() -> None:
             pass  # another thread was reading in it at the fork
     _owned.clear()
     _mapped.clear()
-    _passing.clear()
+    passing.clear()
     for hook in _hooks:
         hook()
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 _HANDLED = _signal.SIGBUS, _signal.SIGFPE, _signal.SIGSEGV, _signal.SIGPIPE, _signal.SIGURG
 
 _hideable = False  # whether the heap of the Go that this process has loaded may be hidden
-_hiding = False  # between hide() and show()
-_hidden = False  # and Go has done so
+# Both are set back by who hides it, without a call that a signal's handler could interrupt.
+hiding = False  # hide() was called
+hidden = False  # and Go has done so
 
 
 def handled() -> set[int]:
@@ -54,32 +55,26 @@ def note(native: Any, before: set[int]) -> None:
 
 
 def hide(native: Any) -> None:
-    """Leave the heap of this process's Go out of forks until show(), where that can be done.
+    """Leave the heap of this process's Go out of forks until HeapShow(), where that can be done.
+
+    Where `hiding` is set afterwards the caller calls HeapShow(), and sets both flags back.
 
     The caller is in a block of _fork.unforked(): a child that another thread forks meanwhile might
     end a thread that has used Go, which then looks at the heap.
     """
-    global _hiding, _hidden
+    global hiding, hidden
     if _hideable:
-        _hiding = True
-        _hidden = native.HeapHide() == 1
-
-
-def show(native: Any) -> None:
-    """Undo hide(), also one that a signal's handler cut short. In a child it does nothing."""
-    global _hiding, _hidden
-    if _hiding:
-        native.HeapShow()
-        _hiding = _hidden = False
+        hiding = True
+        hidden = native.HeapHide() == 1
 
 
 def _restore_handlers() -> None:
     """In a child: give each signal the handler that Python knows of, in place of Go's."""
-    global _hiding, _hidden
-    if _hidden:
+    global hiding, hidden
+    if hidden:
         for number in _HANDLED:
             _signal.signal(number, _signal.getsignal(number))
-    _hiding = _hidden = False
+    hiding = hidden = False
 
 
 _fork.in_child(_restore_handlers)

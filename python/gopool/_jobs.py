@@ -189,6 +189,10 @@ class Once:
             _sleep(self._waiters, self.is_set, timeout)
         return self._flag
 
+    def _at_fork_reinit(self) -> None:
+        """Called by threading in a forked child, for the thread that is there."""
+        self._waiters.clear()
+
 
 class MapResult(stdlib.MapResult):  # type: ignore[type-arg]
     """multiprocessing.pool.MapResult that can be cancelled."""

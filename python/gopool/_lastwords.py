@@ -24,24 +24,22 @@ _NOTE = struct.Struct("=Q")
 MAX_DUMP = 64 << 10  # bytes that are read of a dump; a hundred threads may fill more
 
 
-def new_memory() -> int:
-    """Memory for the lane and the dump of one worker: a registered descriptor, or -1.
+def new_memory(owner: list[int]) -> int:
+    """Memory for the lane and the dump of one worker: a registered descriptor in its owner's list,
+    or -1.
 
     -1 where there is none left, or RLIMIT_FSIZE is too small. The caller is inside
     _fork.unforked(). A worker can't make it smaller: Go reads it, and would be ended by the kernel.
     """
     try:
         filesize.check(LANE_SIZE)
-        fd = os.memfd_create("gopool-lane", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    except OSError:
-        return -1  # a worker without it is better than none
-    try:
+        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        fd = _fork.hold(owner, os.memfd_create, "gopool-lane", flags)
         os.ftruncate(fd, LANE_SIZE)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
     except OSError:
-        os.close(fd)
-        return -1
-    return _fork.own(fd)
+        return -1  # a worker without it is better than none
+    return fd
 
 
 def read_dump(fd: int) -> str:

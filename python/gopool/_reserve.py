@@ -25,41 +25,44 @@ _PATIENCE = 1.0
 class Reserve:
     """One descriptor, or none for the moment. Any thread may call."""
 
-    __slots__ = ("_fd", "_like")
+    __slots__ = ("_held", "_like")
 
     def __init__(self, like: int) -> None:
-        """Keep a duplicate of a registered descriptor, which stays open longer than this."""
+        """Keep nothing yet.
+
+        Args:
+            like: a registered descriptor, which stays open longer than this; a duplicate is kept.
+        """
         self._like = like
-        self._fd = -1
-        self.renew()
+        self._held: list[int] = []  # one, or none
 
     def renew(self) -> None:
-        """Have one again, if that is possible now."""
-        if self._fd < 0:
+        """Have one, again, if that is possible now."""
+        if not self._held:
             with contextlib.suppress(OSError), _fork.unforked():
-                if self._fd < 0:
-                    self._fd = _fork.own(os.dup(self._like))
+                if not self._held:
+                    _fork.hold(self._held, os.dup, self._like)
 
     def take_over(self, fd: int) -> bool:
         """Become what a descriptor is that would be closed now: its place is nobody else's for a
         moment. False: there is one already, or it failed; fd is as it was then.
         """
         with _fork.unforked():
-            if self._fd >= 0:
+            if self._held:
                 return False
             try:
                 os.dup2(self._like, fd, inheritable=False)
             except OSError:
                 return False
-            self._fd = _fork.own(fd)
+            self._held.append(_fork.own(fd))
         return True
 
     def give_up(self) -> bool:
         """Close it, for somebody who needs its place at once; False: there is none."""
         with _fork.unforked():
-            fd, self._fd = self._fd, -1
-            _fork.close(fd)
-        return fd >= 0
+            held = bool(self._held)
+            _fork.close_all(self._held)
+        return held
 
 
 class Places:
@@ -79,6 +82,11 @@ class Places:
         self.of_task, self.of_result = Reserve(like), Reserve(like)
         self.writing = RLock()
         self.tight = False
+
+    def open(self) -> None:
+        """Have both."""
+        self.of_task.renew()
+        self.of_result.renew()
 
     def make_one(self) -> None:
         """Give a place up for a result."""

@@ -23,6 +23,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from gopool import _core, _fork
 from gopool._reserve import Places
+from gopool._threads import take
 from gopool._worker import filesize
 from gopool._worker.call import NO_ARGUMENTS, NOTHING
 from gopool._worker.channel import MAX_INLINE
@@ -53,19 +54,42 @@ _BY_REFERENCE = frozenset((FunctionType, BuiltinFunctionType, type))
 class Desk:
     """A Dumper and a staging area: what one submission needs for itself."""
 
-    __slots__ = ("dumper", "handle", "memory")
+    __slots__ = (
+        "_file",
+        "_generation",
+        "_mapped",
+        "_native",
+        "_opened",
+        "dumper",
+        "handle",
+        "memory",
+    )
 
     def __init__(self, native: Any) -> None:
         filesize.check(_STAGING_SIZE)
-        fd = os.memfd_create("gopool-staging", os.MFD_CLOEXEC)
-        try:
+        self._native, self._generation = native, _fork.generation
+        self._file: list[int] = []
+        self._mapped: list[mmap.mmap] = []
+        self._opened: list[int] = []
+        with _fork.unforked():
+            fd = _fork.hold(self._file, os.memfd_create, "gopool-staging", os.MFD_CLOEXEC)
             os.ftruncate(fd, _STAGING_SIZE)
-            with _fork.unforked():
-                self.memory = _fork.own_mapping(mmap.mmap(fd, _STAGING_SIZE))
-            self.handle = _core.checked(native.StagingOpen(fd, _STAGING_SIZE))
-        finally:
-            os.close(fd)
+            take(self._mapped, mmap.mmap, fd, _STAGING_SIZE)
+            self.memory = _fork.own_mapping(self._mapped[0])
+        take(self._opened, native.StagingOpen, fd, _STAGING_SIZE)
+        self.handle = _core.checked(self._opened[0])
+        _fork.close_all(self._file)
         self.dumper = Dumper()
+
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        """Too many are free; or a signal's handler has come between taking one and using it."""
+        if _is_finalizing() or getattr(self, "_generation", -1) != _fork.generation:
+            return
+        for handle in self._opened:
+            self._native.StagingClose(handle)
+        for memory in self._mapped:
+            _fork.unmap(memory)
+        _fork.close_all(self._file)
 
 
 def take_desk(native: Any) -> Desk:
@@ -81,13 +105,6 @@ def return_desk(native: Any, desk: Desk) -> None:
     """Give a desk back after use."""
     if len(native.desks) < _MAX_FREE:
         native.desks.append(desk)
-    else:
-        _discard(native, desk)
-
-
-def _discard(native: Any, desk: Desk) -> None:
-    native.StagingClose(desk.handle)
-    _fork.unmap(desk.memory)
 
 
 class Functions:
@@ -284,8 +301,6 @@ class Submitter:
         finally:
             if len(desks) < _MAX_FREE:
                 desks.append(desk)
-            else:
-                _discard(self.native, desk)
         if load < 0:
             raise _core.exception_for(load)
         return load

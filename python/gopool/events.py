@@ -101,11 +101,22 @@ def emit(event: Event, callback: Callable[[Event], object] | None = None) -> Non
             report(error)
 
 
-def _logger() -> logging.Logger:
-    """The logger. A program that set up no logging is told nothing on stderr."""
-    import logging
+_known: logging.Logger | None = None
 
-    logger = logging.getLogger("gopool")
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
-    return logger
+
+def _logger() -> logging.Logger:
+    """The logger. A program that set up no logging is told nothing on stderr.
+
+    Looked up once: logging has a lock for it that an exception of a signal's handler may leave
+    taken.
+    """
+    global _known
+    if _known is None:
+        import logging
+
+        _known = logging.getLogger("gopool")
+    if not _known.handlers:
+        import logging
+
+        _known.addHandler(logging.NullHandler())
+    return _known

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from _thread import start_new_thread
 from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import repeat
 from multiprocessing import pool as stdlib
@@ -27,6 +28,7 @@ from gopool._jobs import (
     IMapIterator,
     IMapUnorderedIterator,
     MapResult,
+    Once,
     Reading,
     guarded,
 )
@@ -40,6 +42,7 @@ from gopool._options import (
     positive,
 )
 from gopool._settings import Settings
+from gopool._threads import rescue
 from gopool._worker.call import NO_ARGUMENTS
 from gopool.exceptions import GopoolError
 
@@ -125,6 +128,8 @@ class Pool(stdlib.Pool):
 
     Source: multiprocessing.pool.Pool of CPython 3.10 to 3.13.
     """
+
+    _state = stdlib.INIT  # __del__ looks at it, wherever __init__ is interrupted
 
     def __init__(
         self,
@@ -250,8 +255,26 @@ def _start(
     self._initargs = initargs
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
-    self._engine = engine = Engine(self, settings)
     self._settings = settings
+    engine, ended = Engine(self, settings), Once()
+    try:
+        _run(self, engine)
+    except BaseException:
+        # Whatever was interrupted is given back in a thread, where nothing is; see _threads.py.
+        try:
+            start_new_thread(rescue, (engine.finish, ended))
+        except RuntimeError:  # no thread can start
+            engine.finish()
+        else:
+            ended.wait()
+        raise
+    return True
+
+
+def _run(self: Any, engine: Engine) -> None:
+    """Start a Pool object's engine, and give it the attributes that programs know."""
+    self._engine = engine
+    engine.start(self._maxtasksperchild or 0)
     self._taskqueue = TaskQueueFace(engine)
     self._inqueue, self._outqueue = QueueFace(engine), QueueFace(engine)
     self._quick_put, self._quick_get = self._inqueue.put, self._outqueue.get
@@ -259,9 +282,9 @@ def _start(
     self._worker_handler = engine.maintenance
     self._task_handler = TaskHandlerFace(engine)
     self._result_handler = engine.collector_thread
+    engine.watch(self)
     self._terminate = util.Finalize(self, _end, args=(engine,), exitpriority=15)
     self._state = _RUN
-    return True
 
 
 def _default_context(pool: Any) -> Any:
@@ -446,6 +469,7 @@ def _pool_map_async(
         size += bool(extra)
     if length == 0:
         size = 0
+    options = self._engine.options(call)
     result = MapResult(
         self,
         size,
@@ -456,7 +480,6 @@ def _pool_map_async(
     if callback or error_callback:
         self._engine.expect_callbacks()
     result._function = func  # type: ignore[attr-defined]
-    options = self._engine.options(call)
     chunks, mode = _chunks_of(iterable, size), _MODES.get(mapper)
     if mode is None:
         mode, func, chunks = CALL, mapper, ((((func, chunk),), {}) for chunk in chunks)
@@ -625,7 +648,7 @@ def _pool_imap_unordered(
 def _pool_close(self: Any) -> None:
     """No job can be added any more; the workers stop when all tasks are done."""
     util.debug("closing pool")
-    if self._state == _RUN:
+    if self._state in (_RUN, _CLOSE):  # an earlier call may have been interrupted
         self._state = _CLOSE
         self._engine.close()
 
@@ -635,6 +658,7 @@ def _pool_terminate(self: Any) -> None:
     util.debug("terminating pool")
     self._state = _TERMINATE
     self._terminate()
+    self._engine.terminate()  # where an earlier call was interrupted that is no more
 
 
 def _pool_join(self: Any, *, timeout: float | None = None) -> bool | None:

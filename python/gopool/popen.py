@@ -16,10 +16,13 @@ library.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from _thread import RLock, get_ident
+from collections import deque
 from functools import partial
+from itertools import chain, starmap
 from multiprocessing import popen_fork, util
 from multiprocessing import process as stdlib_process
 
@@ -29,19 +32,9 @@ TYPE_CHECKING = False  # typing is not imported at run time: it costs millisecon
 if TYPE_CHECKING:
     from typing import Any
 
-_unadopted: set[tuple[int, int]] = set()  # threads inside the block, with their process
-
-
-class unadopted:
-    """Processes that this thread starts inside the block are not for Go's register: a pool adopts
-    its workers by itself.
-    """
-
-    def __enter__(self) -> None:
-        _unadopted.add((get_ident(), _fork.generation))
-
-    def __exit__(self, *exc: object) -> None:
-        _unadopted.discard((get_ident(), _fork.generation))
+# By thread, with its process: where to note the Popen objects that it makes. They are a pool's, who
+# adopts its workers by itself, and ends one whose start was interrupted.
+unadopted: dict[tuple[int, int], list[Adopted]] = {}
 
 
 def open_pidfd(pid: int, sentinel: int | None = None) -> int:
@@ -54,10 +47,15 @@ def open_pidfd(pid: int, sentinel: int | None = None) -> int:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return -1
-    if sentinel is not None and readable(sentinel, 0):
+    if is_another(sentinel):
         os.close(pidfd)
         return -1
     return pidfd
+
+
+def is_another(sentinel: int | None) -> bool:
+    """Whether the number of a forkserver's child, with this sentinel, may be another's by now."""
+    return sentinel is not None and readable(sentinel, 0)
 
 
 def readable(fd: int, timeout: float | None) -> bool:
@@ -84,7 +82,8 @@ class Adopted:
     _process = 0  # Go's number
     _release: Any = None
     rusage: Any = None  # resource.struct_rusage once the status was read, never under forkserver
-    returncode: int | None
+    returncode: int | None = None
+    finalizer: Any = None  # closes the ends of pipes
     sentinel: int
     pid: int
 
@@ -93,18 +92,35 @@ class Adopted:
         # SIGCHLD that calls active_children() may interrupt the reader.
         self._reaping = RLock()
         self._generation = _fork.generation
-        native = _go()
-        if native is not None:
-            self._heed(native)
-        super().__init__(process_obj)  # type: ignore[call-arg]
-        if native is not None and (get_ident(), _fork.generation) not in _unadopted:
-            try:
+        self._told: list[Any] = []  # what os.wait4() said
+        noted = unadopted.get((get_ident(), _fork.generation))
+        if noted is not None:
+            noted.append(self)
+        try:
+            native = _go()
+            if native is not None:
+                self._heed(native)
+            super().__init__(process_obj)  # type: ignore[call-arg]
+            if native is not None and noted is None:
                 self._adopt(native)
-            except BaseException:
-                # start() fails: what it started is not to go on without anybody knowing it.
-                os.kill(self.pid, 9)
-                super().wait()  # type: ignore[misc]
-                raise
+        except BaseException:
+            self.undo()
+            raise
+
+    def undo(self) -> None:
+        """End what was started, whose start() has failed, without anybody knowing it. It may be
+        called again where it was interrupted.
+        """
+        if getattr(self, "pid", 0) > 0:
+            try:
+                if self.returncode is None:
+                    os.kill(self.pid, 9)
+            except ProcessLookupError:
+                pass  # somebody else reaped it
+            self.wait()
+        finalizer = self.finalizer
+        if finalizer is not None:
+            finalizer()
 
     def _heed(self, native: Any) -> None:
         """Prepare to start a process beside a loaded Go."""
@@ -148,12 +164,17 @@ class Adopted:
         Then the standard library's poll() asks again, by os.waitpid, which other packages replace
         (gevent's knows the children that gevent has reaped).
         """
+        told = self._told
         try:
-            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            if not (told and told[-1][0]):  # else an interrupted look has reaped it
+                told.extend(starmap(os.wait4, ((self.pid, os.WNOHANG),)))
         except ChildProcessError:
             return False
-        if pid:
-            self.returncode, self.rusage = os.waitstatus_to_exitcode(status), usage
+        for pid, status, usage in tuple(told):
+            if pid:
+                self.returncode, self.rusage = os.waitstatus_to_exitcode(status), usage
+                return True
+        told.clear()
         return True
 
     def wait(self, timeout: float | None = None) -> int | None:
@@ -181,16 +202,17 @@ class Adopted:
         return True
 
     def _await_by_pidfd(self, timeout: float) -> bool:
+        made: list[int] = []
         try:
-            pidfd = os.pidfd_open(self.pid)
+            made.extend(starmap(os.pidfd_open, ((self.pid,),)))
+            return readable(made[0], timeout)
         except ProcessLookupError:
             return True
         except OSError:  # no descriptor is left, or pidfds are forbidden here
             return readable(self.sentinel, timeout)
-        try:
-            return readable(pidfd, timeout)
         finally:
-            os.close(pidfd)
+            if made:
+                os.close(made[0])
 
     def close(self) -> None:
         super().close()  # type: ignore[misc]
@@ -213,11 +235,43 @@ def _release(native: Any, process: int, pidfd: int) -> None:
 
 
 class ForkPopen(Adopted, popen_fork.Popen):
-    """multiprocessing.popen_fork.Popen with adoption."""
+    """multiprocessing.popen_fork.Popen with adoption, whose start may be interrupted.
+
+    _launch() is the standard library's but for this: what a call of C gives is noted in the same
+    step, so that an exception of a signal's handler loses neither the child nor a pipe.
+    """
+
+    _ends: list[int]  # of the two pipes
+    _forked: list[int]  # what fork() gave
+
+    def _launch(self, process_obj: Any) -> None:
+        code = 1
+        self._ends, self._forked = [], []
+        self._ends.extend(chain.from_iterable(starmap(os.pipe, ((), ()))))
+        parent_r, _, child_r, parent_w = self._ends
+        self._forked.extend(starmap(os.fork, ((),)))
+        (self.pid,) = self._forked
+        if self.pid == 0:
+            try:
+                if sys.version_info >= (3, 13):
+                    atexit._clear()
+                    atexit.register(util._exit_function)  # type: ignore[attr-defined]
+                os.close(parent_r)
+                os.close(parent_w)
+                code = process_obj._bootstrap(parent_sentinel=child_r)
+            finally:
+                if sys.version_info >= (3, 13):
+                    atexit._run_exitfuncs()
+                os._exit(code)
+        # Those of the child, each taken out and closed in one step.
+        deque(map(os.close, map(self._ends.pop, (1, 1))), 0)
+        # By the list: whatever else closes them, nothing is closed twice.
+        self.finalizer = util.Finalize(self, _fork.close_all, (self._ends,))
+        self.sentinel = parent_r
 
     def _heed(self, native: Any) -> None:
         # Of this object alone: without Go each child would pay for one more call.
-        self._launch = partial(self._launch_beside_go, native)
+        self._launch = partial(self._launch_beside_go, native)  # type: ignore[method-assign]
 
     def _launch_beside_go(self, native: Any, process_obj: Any) -> None:
         from gopool import _heap
@@ -228,7 +282,9 @@ class ForkPopen(Adopted, popen_fork.Popen):
                 _heap.hide(native)
                 self._launch_quietly(process_obj)
             finally:
-                _heap.show(native)
+                if _heap.hiding:  # in a child it is not
+                    native.HeapShow()
+                _heap.hiding = _heap.hidden = False
 
     if sys.version_info >= (3, 12):
 
@@ -236,12 +292,18 @@ class ForkPopen(Adopted, popen_fork.Popen):
             from gopool._forkwarning import without_fork_warning
 
             with without_fork_warning():
-                super()._launch(process_obj)  # type: ignore[misc]
+                self._launch(process_obj)
 
     else:
 
         def _launch_quietly(self, process_obj: Any) -> None:
-            super()._launch(process_obj)  # type: ignore[misc]
+            self._launch(process_obj)
+
+    def undo(self) -> None:
+        if self.__dict__.get("_forked"):
+            (self.pid,) = self._forked
+            super().undo()
+        _fork.close_all(self.__dict__.get("_ends", []))
 
 
 def _leave_to_parent() -> None:

@@ -164,8 +164,8 @@ def test_no_memory_for_a_dump(monkeypatch: Any, context: Any) -> None:
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "memfd_create", refuse)
-        assert _lastwords.new_memory() == -1
-    monkeypatch.setattr(_lastwords, "new_memory", lambda: -1)
+        assert _lastwords.new_memory([]) == -1
+    monkeypatch.setattr(_lastwords, "new_memory", lambda owner: -1)
     with context.Pool(1) as pool:
         with pytest.raises(gopool.WorkerLostError) as caught:
             pool.apply(f.kill_self)

@@ -29,7 +29,7 @@ def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> boo
     """Once as it is, and once where no worker gets a lane."""
     with_lane = bool(request.param == "lane")
     if not with_lane:
-        monkeypatch.setattr(_lastwords, "new_memory", lambda: -1)
+        monkeypatch.setattr(_lastwords, "new_memory", lambda owner: -1)
     return with_lane
 
 

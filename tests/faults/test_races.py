@@ -17,7 +17,8 @@ import pytest
 
 import functions as f
 import gopool
-from gopool import _core
+from gopool import _core, _crew, _threads
+from gopool import pool as pool_module
 
 
 def test_lost_worker_and_terminate_at_once() -> None:
@@ -189,20 +190,30 @@ def test_repopulate_after_the_end() -> None:
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_interrupt_while_a_pool_starts(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     """Ctrl-C inside Pool() arrives as KeyboardInterrupt and leaves nothing."""
-    start = threading.Thread.start
+    start = _threads.Thread.start
 
-    def interrupted(thread: threading.Thread) -> None:
+    def interrupted(thread: _threads.Thread) -> None:
         if thread.name == "gopool-collector":
             if when == "after":
                 start(thread)
             raise KeyboardInterrupt
         start(thread)
 
-    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    monkeypatch.setattr(_threads.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
         gopool.get_context("fork").Pool(2)
     monkeypatch.undo()
     assert gopool.active_children() == []
+
+
+def refuse_threads(patch: pytest.MonkeyPatch) -> None:
+    """As where the operating system has no more threads for gopool."""
+
+    def refuse(*arguments: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    patch.setattr(_threads.Thread, "start", refuse)
+    patch.setattr(pool_module, "start_new_thread", refuse)
 
 
 @pytest.mark.parametrize("threads", ["can start", "can not start"])
@@ -210,18 +221,13 @@ def test_fork_fails_where_go_is_loaded(monkeypatch: pytest.MonkeyPatch, threads:
     """A pool that can't fork raises what fork said, and leaves nothing of it in Go."""
     native = _core.load()
     pools = native.PoolCount()
-    start = threading.Thread.start
 
     def refuse_fork() -> int:
         raise OSError(errno.EAGAIN, "no more processes")
 
-    def refuse_start(thread: threading.Thread) -> None:
-        if threads == "can not start" and thread.name.startswith("gopool-"):
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
     monkeypatch.setattr(os, "fork", refuse_fork)
-    monkeypatch.setattr(threading.Thread, "start", refuse_start)
+    if threads == "can not start":
+        refuse_threads(monkeypatch)
     with pytest.raises(OSError, match="no more processes"):
         gopool.get_context("fork").Pool(2)
     monkeypatch.undo()
@@ -232,11 +238,7 @@ def test_collector_can_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool whose thread can't start raises that, and ends the workers that it has forked."""
     native = _core.load()
     pools = native.PoolCount()
-
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    refuse_threads(monkeypatch)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         gopool.get_context("fork").Pool(2)
     monkeypatch.undo()
@@ -323,17 +325,16 @@ def test_tasks_that_kill_their_workers(context: Any) -> None:
 def test_interrupt_while_maintenance_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in Thread.start() leaves a thread that runs and that terminate() can join."""
     pool = gopool.get_context("fork").Pool(1)
-    wait = threading.Event.wait
+    take = _threads.take
     interrupted = []
 
-    def wait_or_raise(event: threading.Event, timeout: float | None = None) -> bool:
-        thread: Any = pool._engine.maintenance.thread
-        if not interrupted and thread is not None and event is thread._started:
+    def take_and_raise(into: list[Any], function: Any, *arguments: Any) -> None:
+        take(into, function, *arguments)
+        if not interrupted:
             interrupted.append(True)
             raise KeyboardInterrupt
-        return wait(event, timeout)
 
-    monkeypatch.setattr(threading.Event, "wait", wait_or_raise)
+    monkeypatch.setattr(_threads, "take", take_and_raise)
     with pytest.raises(KeyboardInterrupt):
         pool._engine.maintenance.ensure_started()
     pool.terminate()
@@ -344,12 +345,8 @@ def test_interrupt_while_maintenance_starts(monkeypatch: pytest.MonkeyPatch) -> 
 def test_feeder_can_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """An imap whose thread can't start raises that, and join() does not wait for it."""
     pool = gopool.get_context("fork").Pool(1)
-
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
+        refuse_threads(patch)
         with pytest.raises(RuntimeError, match="can't start new thread"):
             pool.imap(f.square, range(3))
     pool.close()
@@ -447,15 +444,15 @@ def test_interrupt_while_workers_are_attached(
 ) -> None:
     """Ctrl-C right after Go has learned of a worker: Pool() raises it, and nothing is left."""
     native = _core.load()
-    pools, add, calls = native.PoolCount(), native.WorkerAdd, []
+    pools, take, calls = native.PoolCount(), _crew.take, []
 
-    def add_and_raise(*arguments: int) -> int:
-        calls.append(add(*arguments))
-        if len(calls) == which:
+    def take_and_raise(into: list[Any], function: Any, *arguments: Any) -> None:
+        take(into, function, *arguments)
+        calls.append(function)
+        if calls.count(native.WorkerAdd) == which:
             raise KeyboardInterrupt
-        return calls[-1]
 
-    monkeypatch.setattr(native, "WorkerAdd", add_and_raise)
+    monkeypatch.setattr(_crew, "take", take_and_raise)
     with pytest.raises(KeyboardInterrupt):
         gopool.get_context("fork").Pool(2)
     monkeypatch.undo()

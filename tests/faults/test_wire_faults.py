@@ -119,7 +119,7 @@ def test_outcome_of_a_task_that_was_taken_back(
     monkeypatch.setenv("GOPOOL_SEND_AHEAD", "always")
     monkeypatch.setenv("GOPOOL_TEST_PEEKED", str(peeked))
     name = "outcome of a task that was taken back"
-    monkeypatch.setattr(_lastwords, "new_memory", lambda: -1)  # tasks lie in the socket then
+    monkeypatch.setattr(_lastwords, "new_memory", lambda owner: -1)  # tasks lie in the socket then
     with scripted_context("fork").Pool(2) as pool:
         _meet(pool, tmp_path)
         go, stay = tmp_path / "go", tmp_path / "stay"

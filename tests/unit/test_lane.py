@@ -370,7 +370,7 @@ def test_closed(pair: Pair) -> None:
 def test_no_memory_to_map() -> None:
     """A worker that can't map its lane says that it notes nothing, and goes without."""
     bell = os.eventfd(0)
-    memory = _lastwords.new_memory()
+    memory = _lastwords.new_memory([])
     reading = os.open(f"/proc/self/fd/{memory}", os.O_RDONLY)
     try:
         os.pwrite(memory, b"\0" * 8, 0)
@@ -388,7 +388,7 @@ def test_no_memory_to_map() -> None:
 
 def test_memory_is_sealed() -> None:
     """A worker can't take away what Go has mapped, nor forbid to map it."""
-    memory = _lastwords.new_memory()
+    memory = _lastwords.new_memory([])
     try:
         with pytest.raises(PermissionError):
             os.ftruncate(memory, 4096)

@@ -29,6 +29,7 @@ class Go:
         self.native = SimpleNamespace(
             desks=[],
             StagingOpen=lambda fd, size: 1,
+            StagingClose=lambda handle: 0,
             FunctionAdd=lambda *numbers: 3,
             Submit=None,
             SubmitMany=self._submit_many,

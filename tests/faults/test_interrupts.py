@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: MIT
+"""An exception of a signal's handler, at every moment of a pool's life at which one can come.
+
+A handler runs where Python code calls or returns from C. A profile function is called at the same
+moments, so one that raises at the n-th, for n = 1, 2, 3 and so on, goes through all of them. After
+each nothing may be left: no descriptor, thread or child, and no pool in Go. In a storm more follow,
+from a timer, while what the first one cut short is cleared up.
+
+Every few moments are for every day; GOPOOL_CHAOS=1 (`make chaos`) takes each one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import functions as f
+import gopool
+from gopool import _core
+
+LONG = bool(os.environ.get("GOPOOL_CHAOS"))
+PATIENCE = 20  # seconds for what must come
+
+pytestmark = [
+    pytest.mark.timeout(1_800 if LONG else 120),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+class Alarm(BaseException):
+    """What the handler raises."""
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception in a weak reference's callback, or in __del__, is nobody's."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+
+
+class Moments:
+    """Raises Alarm at the n-th moment of a block; in a storm, again after each so many seconds,
+    there and in the blocks that come after it.
+    """
+
+    def __init__(self, which: int, pause: float = 0.0) -> None:
+        self._left = which
+        self._pause = pause
+        self._process = os.getpid()
+        self._watching = False
+        self.where = ""
+
+    def __call__(self, frame: Any, event: str, argument: Any) -> None:
+        if event not in ("call", "c_return") or os.getpid() != self._process:
+            return
+        # logging's lock, taken round each fork, is left taken by an exception in its own functions:
+        # that is logging's, and nobody who logs goes on then.
+        if frame.f_code.co_filename == logging.__file__:
+            return
+        self._left -= 1
+        if self._left == 0:
+            name = argument.__name__ if event == "c_return" else "its first line"
+            code = frame.f_code
+            self.where = f"{code.co_filename}:{frame.f_lineno}, {code.co_name}, {name}"
+            self._go_on()
+            raise Alarm
+
+    def _go_on(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, self._pause)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        """The storm's handler. It raises in gopool; the test itself and logging go on."""
+        if not self._watching:
+            return
+        self._go_on()
+        files = set()
+        while frame is not None:
+            files.add(frame.f_code.co_filename)
+            frame = frame.f_back
+        if logging.__file__ not in files and any(file.startswith(_PACKAGE) for file in files):
+            raise Alarm
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        handler = signal.signal(signal.SIGALRM, self._handle)
+        try:
+            self._watching = True
+            if self.where:
+                self._go_on()
+            else:
+                sys.setprofile(self)
+            yield
+        finally:
+            self._watching = False
+            sys.setprofile(None)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
+
+
+_PACKAGE = os.path.dirname(gopool.__file__) + "/"
+
+
+class Holdings:
+    """What this process has."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        self.descriptors = _descriptors()
+        self.children = _children()
+        self.threads = set(threading.enumerate())
+        self.pools = _core.load().PoolCount()
+
+    def more(self, than: Holdings) -> list[str]:
+        """What is here and was not there, in words."""
+        words = [f"{fd} -> {what}" for fd, what in self.descriptors - than.descriptors]
+        words += [f"child {pid}" for pid in self.children - than.children]
+        words += [f"{thread}" for thread in self.threads - than.threads]
+        if self.pools > than.pools:
+            words.append(f"{self.pools - than.pools} pools in Go")
+        return words
+
+
+def _descriptors() -> set[tuple[str, str]]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own
+            found.add((name, os.readlink(f"/proc/self/fd/{name}")))
+    return {(fd, target) for fd, target in found if "gopool-staging" not in target}
+
+
+def _children() -> set[str]:
+    """All children, also those that are no Process of anybody's."""
+    found: set[str] = set()
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/children") as file:
+            found.update(file.read().split())
+    return found
+
+
+def left(before: Holdings) -> list[str]:
+    deadline = time.monotonic() + PATIENCE
+    while (more := Holdings().more(before)) and time.monotonic() < deadline:
+        threading.Event().wait(0.005)
+    return more
+
+
+def sweep(life: Callable[[Any], None], step: int, pauses: Iterator[float]) -> None:
+    """Live a pool's life with an exception at the first moment, the next after so many, and so on.
+
+    Args:
+        life: called with what raises. It is to end what it has, if need be again.
+        step: moments from one exception to the next.
+        pauses: seconds from one exception of a storm to the next; 0: it is none.
+    """
+    life(Moments(0))
+    before, which, failures = Holdings(), 0, []
+    while True:
+        which += step
+        moments = Moments(which, next(pauses))
+        life(moments)
+        if not moments.where:
+            break
+        if more := left(before):
+            failures.append(f"{which} at {moments.where}: {more}")
+            before = Holdings()
+    print(f"\n{which // step} moments")
+    assert not failures, "\n".join(failures)
+
+
+CONTEXT = gopool.get_context("fork")
+
+
+def make(moments: Moments) -> None:
+    pool = None
+    with contextlib.suppress(Alarm), moments.watch():
+        pool = CONTEXT.Pool(2)
+    if pool is not None:
+        assert pool.map(f.square, range(3)) == [0, 1, 4]
+        pool.terminate()
+        pool.join()
+
+
+def ended_by(how: Callable[[Any], None]) -> Callable[[Moments], None]:
+    """A life whose end is interrupted, and then asked for again."""
+
+    def life(moments: Moments) -> None:
+        pool = CONTEXT.Pool(2)
+        assert pool.map(f.square, range(3)) == [0, 1, 4]
+        for _ in range(4):
+            with contextlib.suppress(Alarm), moments.watch():
+                how(pool)
+        how(pool)
+
+    return life
+
+
+def terminate(pool: Any) -> None:
+    pool.terminate()
+    pool.join()
+
+
+def close(pool: Any) -> None:
+    pool.close()
+    pool.join()
+
+
+def drop(moments: Moments) -> None:
+    pool = CONTEXT.Pool(2)
+    assert pool.map(f.square, range(3)) == [0, 1, 4]
+    with contextlib.suppress(Alarm), moments.watch():
+        del pool
+
+
+def use(moments: Moments) -> None:
+    with contextlib.suppress(Alarm):
+        pool = CONTEXT.Pool(2)
+        try:
+            with moments.watch():
+                assert pool.map(f.square, range(3), 1) == [0, 1, 4]
+                assert list(pool.imap(f.square, range(3))) == [0, 1, 4]
+                assert pool.apply(f.square, (3,)) == 9
+        finally:
+            pool.close()
+            pool.join()
+
+
+LIVES = {
+    "make": make,
+    "terminate": ended_by(terminate),
+    "close": ended_by(close),
+    "drop": drop,
+    "use": use,
+}
+
+
+# From one exception to the next; primes, so that no loop's same turn is always met.
+STEPS = {"make": 7, "terminate": 7, "close": 5, "drop": 5, "use": 7}
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_every_moment(life: str) -> None:
+    """One exception at any moment leaves nothing behind, and lets the pool be ended."""
+    sweep(LIVES[life], 1 if LONG else STEPS[life], itertools.repeat(0.0))
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_storm(life: str) -> None:
+    """Nor do more that follow, 0.1 to 5 ms from one to the next."""
+    pauses = (1e-4 * 50 ** (turn * 0.618 % 1) for turn in itertools.count())
+    sweep(LIVES[life], 1 if LONG else 2 * STEPS[life] + 1, pauses)
