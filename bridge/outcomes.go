@@ -4,9 +4,9 @@ package bridge
 
 import (
 	"encoding/binary"
+	"math"
 	"sync"
 
-	"github.com/vmihailenco/msgpack/v5"
 	"golang.org/x/sys/unix"
 
 	"gopool/gopool"
@@ -273,27 +273,35 @@ const statusEvent gopool.Status = 255
 
 // Tell appends an event, in the order of the outcomes round it.
 func (q *Outcomes) Tell(e *gopool.Event) {
-	task := any(nil)
-	if e.HasTask {
-		task = []uint64{e.Job, e.Index}
-	}
-	data, err := msgpack.Marshal([]any{int(e.Kind), e.PID, task, e.Attempt, e.RanFor.Seconds(), e.Text})
-	if err != nil {
-		panic("bug: an event of plain values does not encode: " + err.Error())
-	}
+	le := binary.LittleEndian
+	data := le.AppendUint32(nil, uint32(e.Kind))
+	data = le.AppendUint32(data, uint32(e.PID))
+	data = le.AppendUint32(data, flags(e.HasTask))
+	data = le.AppendUint32(data, uint32(e.Attempt))
+	data = le.AppendUint64(data, e.Job)
+	data = le.AppendUint64(data, e.Index)
+	data = le.AppendUint64(data, math.Float64bits(e.RanFor.Seconds()))
+	data = append(data, e.Text...)
 	q.Deliver(&gopool.Outcome{Status: statusEvent, Payload: data, TaskRegion: -1})
 }
 
-// encodeFailure writes a failure as the msgpack array [pid, exit code or nil, started,
-// milliseconds, text].
+// encodeFailure writes a failure as PROTOCOL.md, "Outcome records", has it.
 func encodeFailure(f *gopool.Failure) []byte {
-	var code any
-	if f.Exit.Known {
-		code = f.Exit.Code
+	le := binary.LittleEndian
+	data := le.AppendUint32(nil, uint32(f.PID))
+	data = le.AppendUint32(data, uint32(f.Exit.Code))
+	data = le.AppendUint32(data, flags(f.Exit.Known, f.Started))
+	data = le.AppendUint64(data, uint64(f.RanFor.Milliseconds()))
+	return append(data, f.Text...)
+}
+
+// flags has a bit for each condition, the first in bit 0.
+func flags(conditions ...bool) uint32 {
+	set := uint32(0)
+	for i, condition := range conditions {
+		if condition {
+			set |= 1 << i
+		}
 	}
-	data, err := msgpack.Marshal([]any{f.PID, code, f.Started, f.RanFor.Milliseconds(), f.Text})
-	if err != nil {
-		panic("bug: a failure of plain values does not encode: " + err.Error())
-	}
-	return data
+	return set
 }

@@ -19,8 +19,6 @@ from collections import deque
 from collections.abc import Callable
 from multiprocessing import pool as stdlib
 
-import msgpack
-
 from gopool import _fork, _jobs
 from gopool._jobs import AsyncResult, MapResult
 from gopool._reserve import Places
@@ -50,6 +48,10 @@ _WORKER_ENDED = -2  # of Take: no outcome yet, but the maintenance thread has so
 
 _VALUE, _ERROR, _ENCODING, _LOST, _BROKEN, _REFUSED, _TIMEOUT, _CANCELLED = range(8)
 _EVENT = 255  # no outcome: something that Go tells
+
+# What happened to a worker (bridge.encodeFailure): pid, exit code, flags, milliseconds; a text follows.
+_FAILURE = struct.Struct("<iiIq")
+_EXIT_KNOWN, _STARTED = 1, 2  # flags
 
 # The opcode that finds a class or function, and so comes before whatever runs code. Where it is but
 # a byte of something else nothing is lost.
@@ -376,14 +378,16 @@ def _failure(status: int, payload: memoryview) -> BaseException:
     """What happened to a worker (bridge.encodeFailure's twin)."""
     if status == _CANCELLED:
         return cancelled()
-    pid, exitcode, started, milliseconds, text = msgpack.unpackb(payload)
+    pid, code, flags, milliseconds = _FAILURE.unpack_from(payload)
+    exitcode = code if flags & _EXIT_KNOWN else None
+    text = str(payload[_FAILURE.size :], "utf-8", "replace")
     if status == _TIMEOUT:
         return TaskTimeoutError(milliseconds / 1000, pid=pid)
     if status == _LOST:
         return WorkerLostError(pid, exitcode, milliseconds / 1000, reason=text)
     if status == _REFUSED:
         return GopoolError(text)
-    if started:
+    if flags & _STARTED:
         return BrokenPoolError(pid, exitcode, text)
     return WorkerStartError(pid, exitcode, text)
 

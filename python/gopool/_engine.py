@@ -22,12 +22,11 @@ import sys
 import threading
 import time
 import weakref
+from _struct import Struct
 from _thread import start_new_thread
 from collections.abc import Callable, Iterable
 from multiprocessing import pool as stdlib
 from multiprocessing import util
-
-import msgpack
 
 from gopool import _collector, _core, _fork, _jobs, _options
 from gopool._crew import Crew, Maintenance
@@ -57,6 +56,11 @@ _RING_SIZE = _core.POOL_FILE  # bytes; sixteen of the largest inline outcomes
 
 # Indices into PoolStat (pyapi/pool.go).
 _TASKS, _BYTES, _QUEUED = 6, 7, 9
+
+# An event that Go tells of (Outcomes.Tell): kind, pid or 0, flags, attempts before, job, index, seconds
+# that the task ran; a text follows.
+_EVENT = Struct("<IiIIQQd")
+_HAS_TASK = 1  # a flag
 
 # By gopool.EventKind.
 _EVENT_KINDS = ("timeout", "retry", "retire", "limit", "broken")
@@ -246,10 +250,10 @@ class Engine:
 
     def _tell(self, payload: bytes) -> None:
         """Emit an event that Go has told of (bridge.Outcomes.Tell's twin)."""
-        number, pid, task, attempt, seconds, text = msgpack.unpackb(payload)
+        number, pid, flags, attempt, job, index, seconds = _EVENT.unpack_from(payload)
+        text = str(payload[_EVENT.size :], "utf-8", "replace")
         about: dict[str, Any] = {"pid": pid or None, "text": text}
-        if task is not None:
-            job, index = task
+        if flags & _HAS_TASK:
             about["task"] = _jobs.describe(self.cache.get(job), index)
             about["attempt"] = attempt + 1
         if seconds:

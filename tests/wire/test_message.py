@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gopool._worker import frame, message
+from gopool._worker import _lane, frame, message
 
 _IDS = st.integers(1, 2**64 - 1)
 _REGIONS = st.integers(1, message.MAX_REGION)
@@ -168,6 +168,45 @@ def test_any_bytes(data, descriptor, to_worker):
         except frame.ProtocolError as error:
             assert 0 <= error.offset <= len(data) + 4
             assert error.reason
+
+
+@given(
+    st.lists(
+        st.integers(0, 2**64 - 1)
+        | st.sampled_from([0, 127, 128, 255, 256, 2**16 - 1, 2**16, 2**32 - 1, 2**32])
+        | st.text()
+        | st.binary()
+        | st.binary().map(bytearray)
+        | st.binary().map(memoryview),
+        max_size=15,
+    )
+)
+@example(["t" * size for size in (0, 31, 32, 255, 256, 65_535, 65_536)])
+@example([b"b" * size for size in (0, 31, 32, 255, 256, 65_535, 65_536)])
+def test_written_as_msgpack_does(elements):
+    """A message's bytes are those of the msgpack package."""
+    assert _lane.encode(*elements) == msgpack.packb(elements)
+
+
+@pytest.mark.parametrize(
+    ("elements", "error"),
+    [
+        ([-1], OverflowError),
+        ([2**64], OverflowError),
+        ([None], TypeError),
+        ([1.0], TypeError),
+        ([["x"]], TypeError),
+        (["\ud800"], UnicodeEncodeError),
+        ([b"x", memoryview(b"1234")[::2]], BufferError),
+        ([0] * 16, TypeError),
+    ],
+)
+def test_not_to_be_written(elements, error):
+    """What no message holds is an error, and whatever came before it is free again."""
+    held = bytearray(b"held")
+    with pytest.raises(error):
+        _lane.encode(held, *elements)
+    held.append(0)
 
 
 @given(st.data())

@@ -19,6 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "_message.h"
+
 enum {
     AT_NOTE = 0,      // u64: number of the task begun last
     AT_QUEUE = 64,    // u64: tasks ever claimed (low half), tasks ever put in (high half)
@@ -38,9 +40,6 @@ enum {
     RECORD_HEADER = 20,   // u64 began, u64 ended, u32 size of the body
     DONE_HEADER = 17,     // bytes of a Done before its payload, at most
 };
-
-// Of PROTOCOL.md, sections 4 and 5.
-enum { TASK = 1, DONE = 18, MAX_MODE = 2, MAX_STATUS = 2 };
 
 enum { AWAKE = 0, DOZING = 1 };
 
@@ -152,89 +151,6 @@ static int is_closed(Lane *lane) {
     return 1;
 }
 
-// What is left of a message that is read, in msgpack.
-typedef struct { const unsigned char *at, *end; } Bytes;
-
-static uint64_t big_endian(const unsigned char *at, size_t size) {
-    uint64_t value = 0;
-    while (size--)
-        value = value << 8 | *at++;
-    return value;
-}
-
-// Read a number of 0 to most; 0: it is none, and nobody reads on.
-static int read_uint(Bytes *in, uint64_t most, uint64_t *value) {
-    if (in->at == in->end)
-        return 0;
-    unsigned char code = *in->at++;
-    if (code <= 0x7f) {
-        *value = code;
-    } else if (code >= 0xcc && code <= 0xcf) {  // of 1, 2, 4 or 8 bytes
-        size_t size = (size_t)1 << (code - 0xcc);
-        if ((size_t)(in->end - in->at) < size)
-            return 0;
-        *value = big_endian(in->at, size);
-        in->at += size;
-    } else {
-        return 0;
-    }
-    return *value <= most;
-}
-
-// Read bytes where they lie; 0: they are none, and nobody reads on.
-static int read_bin(Bytes *in, Bytes *value) {
-    if (in->at == in->end || *in->at < 0xc4 || *in->at > 0xc6)  // a size of 1, 2 or 4 bytes
-        return 0;
-    size_t size = (size_t)1 << (*in->at++ - 0xc4);
-    if ((size_t)(in->end - in->at) < size)
-        return 0;
-    uint64_t length = big_endian(in->at, size);
-    in->at += size;
-    if ((uint64_t)(in->end - in->at) < length)
-        return 0;
-    *value = (Bytes){in->at, in->at + length};
-    in->at = value->end;
-    return 1;
-}
-
-static PyObject *copy(Bytes bytes) {
-    return PyBytes_FromStringAndSize((const char *)bytes.at, bytes.end - bytes.at);
-}
-
-// A Task's fields, as message.decode_task gives them; where it is not one, or one that is written in
-// another way than Go does, its bytes: decode_task says what is wrong.
-static PyObject *decode(const unsigned char *body, size_t size) {
-    Bytes in = {body + 2, body + size}, payload, definition = {NULL, NULL};
-    uint64_t number, mode, function;
-    if (size < 2 || body[0] != 0x96 || body[1] != TASK || !read_uint(&in, UINT64_MAX, &number) ||
-        number == 0 || !read_uint(&in, MAX_MODE, &mode) ||
-        !read_uint(&in, UINT32_MAX, &function) || !read_bin(&in, &payload) || in.at == in.end)
-        return copy((Bytes){body, body + size});
-    if (*in.at == 0xc0)
-        in.at++;
-    else if (!read_bin(&in, &definition) || definition.at == definition.end || function == 0)
-        return copy((Bytes){body, body + size});
-    if (in.at != in.end)
-        return copy((Bytes){body, body + size});
-    PyObject *fields[5] = {
-        PyLong_FromUnsignedLongLong(number),
-        PyLong_FromUnsignedLongLong(mode),
-        PyLong_FromUnsignedLongLong(function),
-        copy(payload),
-        definition.at == NULL ? Py_NewRef(Py_None) : copy(definition),
-    };
-    PyObject *task = PyTuple_New(5);
-    for (int i = 0; i < 5; i++) {
-        if (fields[i] == NULL || task == NULL) {
-            Py_CLEAR(task);
-            Py_XDECREF(fields[i]);
-        } else {
-            PyTuple_SET_ITEM(task, i, fields[i]);
-        }
-    }
-    return task;
-}
-
 static PyObject *lane_claim(Lane *lane, PyObject *Py_UNUSED(ignored)) {
     if (is_closed(lane))
         return NULL;
@@ -259,7 +175,10 @@ static PyObject *lane_claim(Lane *lane, PyObject *Py_UNUSED(ignored)) {
                      (unsigned long long)slot.number, slot.offset, slot.size);
         return NULL;
     }
-    return decode(lane->memory + AT_TASKS + slot.offset, slot.size);
+    Bytes body = {lane->memory + AT_TASKS + slot.offset, NULL};
+    body.end = body.at + slot.size;
+    PyObject *task = decode_task(body, 0);
+    return task == Py_None ? (Py_DECREF(task), copy(body)) : task;
 }
 
 static int raise_errno(void) {
@@ -288,28 +207,6 @@ static int tell(Lane *lane) {
     while (written < 0 && errno == EINTR);
     // A counter that is full wakes as well.
     return written < 0 && errno != EAGAIN ? raise_errno() : 0;
-}
-
-static unsigned char *write_big_endian(unsigned char *at, uint64_t value, size_t size) {
-    for (size_t i = size; i--; value >>= 8)
-        at[i] = (unsigned char)value;
-    return at + size;
-}
-
-static unsigned char *write_uint(unsigned char *at, uint64_t value) {
-    if (value <= 0x7f) {
-        *at = (unsigned char)value;
-        return at + 1;
-    }
-    int power = value <= UINT8_MAX ? 0 : value <= UINT16_MAX ? 1 : value <= UINT32_MAX ? 2 : 3;
-    *at = (unsigned char)(0xcc + power);
-    return write_big_endian(at + 1, value, (size_t)1 << power);
-}
-
-static unsigned char *write_bin_header(unsigned char *at, uint64_t size) {
-    int power = size <= UINT8_MAX ? 0 : size <= UINT16_MAX ? 1 : 2;
-    *at = (unsigned char)(0xc4 + power);
-    return write_big_endian(at + 1, size, (size_t)1 << power);
 }
 
 // Put a record with a Done into the ring; 0: it has no room.
@@ -532,6 +429,13 @@ static int lane_exec(PyObject *module) {
 }
 
 static PyMethodDef module_methods[] = {
+    {"decode_task", (PyCFunction)(void (*)(void))message_decode_task, METH_FASTCALL,
+     "decode_task(body, descriptor) -> tuple | None: the fields of a Task.\n\n"
+     "(task, mode, function, payload or the size of its region, definition or None). None: it is\n"
+     "none, or not written as Go does. descriptor: whether one came with it."},
+    {"encode", (PyCFunction)(void (*)(void))message_encode, METH_FASTCALL,
+     "encode(*elements) -> bytes: a message's body, of up to 15 int >= 0, str and bytes (a\n"
+     "contiguous memoryview will do)."},
     {"identify", identify, METH_O,
      "identify(fd) -> (dev, ino): what is open under this number. OSError where nothing is."},
     {"is_still", (PyCFunction)(void (*)(void))is_still, METH_FASTCALL,

@@ -2,17 +2,16 @@
 """Messages between parent and worker, as msgpack (station 9; runs in the worker).
 
 Twin: bridge/message.go, bridge/codec.go, bridge/decode.go. Rules: bridge/PROTOCOL.md, sections 3
-to 6. decode_task and pack_done run once per task that goes by the socket, so they use plain tuples
-and one C call each; for a lane _lane.c does the same.
-decode walks a message element by element: it says what is wrong with one that decode_task refused.
+to 6. What a worker that gets along with its parent writes and reads is made in C (_message.h).
+decode walks a message element by element: it says what is wrong with one that C did not know.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgpack
-
+from gopool._worker import _lane
+from gopool._worker._lane import encode
 from gopool._worker.frame import HEADER, MAX_FRAME, ProtocolError, frame
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
@@ -29,13 +28,9 @@ _MAX_U32 = 2**32 - 1
 _MAX_U64 = 2**64 - 1
 _MAX_PID = 2**31 - 1
 
-# One packer for all messages: what is packed are plain values, so nothing re-enters it.
-_pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
-_unpackb = msgpack.unpackb
-
 # Legal bodies of messages without fields. Look comes before each task that finds its worker asleep.
-_STOP_BODY = _pack((STOP,))
-_LOOK_BODY = _pack((LOOK,))
+_STOP_BODY = encode(STOP)
+_LOOK_BODY = encode(LOOK)
 
 # A region's size where the payload would be, or the payload itself.
 Payload = bytes | bytearray | memoryview | int
@@ -54,22 +49,22 @@ def pack_done(task: int, status: int, payload: Payload) -> bytes:
     Raises:
         FrameTooLargeError: payload is larger than a frame; not below MAX_INLINE.
     """
-    return frame(_pack((DONE, task, status, payload)))
+    return frame(encode(DONE, task, status, payload))
 
 
 def pack_hello(pid: int, flags: int = 0) -> bytes:
     """Build a Hello frame, the first message of a worker."""
-    return frame(_pack((HELLO, VERSION, pid, flags)))
+    return frame(encode(HELLO, VERSION, pid, flags))
 
 
 def pack_ready() -> bytes:
     """Build a Ready frame: the initializer returned."""
-    return frame(_pack((READY,)))
+    return frame(encode(READY))
 
 
 def pack_dozing() -> bytes:
     """Build a Dozing frame: this worker is about to sleep, and Go wanted to know."""
-    return frame(_pack((DOZING,)))
+    return frame(encode(DOZING))
 
 
 def pack_failed(stage: str, text: str) -> bytes:
@@ -82,7 +77,7 @@ def pack_failed(stage: str, text: str) -> bytes:
     if len(data) > room:
         # What is left of a character cut in two is dropped.
         data = data[-room:].decode("utf-8", "ignore").encode()
-    return frame(_pack((FAILED, stage, data.decode())))
+    return frame(encode(FAILED, stage, data.decode()))
 
 
 def decode_task(body: bytes | memoryview, descriptor: bool) -> Task | tuple[()] | None:
@@ -101,32 +96,11 @@ def decode_task(body: bytes | memoryview, descriptor: bool) -> Task | tuple[()] 
     """
     if body == _LOOK_BODY and not descriptor:
         return ()
-    try:
-        # The limits are those of a legal message: nested arrays in hostile bytes would each be
-        # allocated at their announced size otherwise.
-        fields = _unpackb(body, max_array_len=6, max_map_len=0, max_ext_len=0)
-        kind, task, mode, function, payload, definition = fields
-    except Exception:  # whatever it is, decode finds its name; a Stop arrives here too
-        if body == _STOP_BODY and not descriptor:
-            return None
-        return _decode_slowly(body, descriptor)
-    if (
-        type(kind) is int
-        and kind == TASK
-        and type(task) is int
-        and task > 0
-        and type(mode) is int
-        and 0 <= mode <= 2
-        and type(function) is int
-        and 0 <= function <= _MAX_U32
-        and (
-            (type(payload) is bytes and not descriptor)
-            or (type(payload) is int and 0 < payload <= MAX_REGION and descriptor)
-        )
-        and (definition is None or (type(definition) is bytes and definition and function))
-        and type(fields) is list
-    ):
-        return task, mode, function, payload, definition
+    task = _lane.decode_task(body, descriptor)
+    if task is not None:
+        return task
+    if body == _STOP_BODY and not descriptor:
+        return None
     return _decode_slowly(body, descriptor)
 
 
@@ -170,6 +144,8 @@ class _Walk:
     """Reads a body element by element; offsets are those of the frame."""
 
     def __init__(self, body: bytes) -> None:
+        import msgpack  # see _message.h: what that knows needs it not
+
         self._body = body
         self._unpacker = msgpack.Unpacker(
             max_buffer_size=len(body) + 1, max_array_len=_MAX_U32, strict_map_key=False
