@@ -21,8 +21,8 @@ var (
 	OOBSize = oobSize
 )
 
-// BringsFD is what is asked before a message is received, MustWait what follows.
-var BringsFD = bringsFD
+// PeekFD is what is asked before a message is received, MustWait what follows.
+var PeekFD = peekFD
 
 // MustWait is called as the workers' links do.
 func (q *Outcomes) MustWait(socket int, pause, resume func()) bool {

@@ -420,11 +420,17 @@ func (l *WorkerLink) readOne() bool {
 	if l.broken || l.waits.Load() {
 		return false
 	}
-	if l.socket != nil && bringsFD(l.ends.Socket, l.inbox.buf) { // without a watch it has no task yet
-		l.outcomes.receiving.Lock()
-		defer l.outcomes.receiving.Unlock()
-		if l.mustWait() {
-			return false
+	if l.socket != nil { // without a watch it has no task yet
+		is, brings := peekFD(l.ends.Socket, l.inbox.buf)
+		if !is {
+			return false // what comes right now is not received without this look at it
+		}
+		if brings {
+			l.outcomes.receiving.Lock()
+			defer l.outcomes.receiving.Unlock()
+			if l.mustWait() {
+				return false
+			}
 		}
 	}
 	frame, fd, ok, err := receive(l.ends.Socket, l.inbox.buf, l.inbox.oob)

@@ -120,15 +120,16 @@ func (l *WorkerLink) readToTheEnd() bool {
 	}
 }
 
-// bringsFD says whether the next message of a socket comes with a descriptor. It stays there.
-func bringsFD(fd int, buf []byte) bool {
+// peekFD says whether there is a message in a socket, or its end, and whether it comes with a descriptor.
+// It stays there.
+func peekFD(fd int, buf []byte) (is, brings bool) {
 	iov := unix.Iovec{Base: &buf[0], Len: 1}
 	msg := unix.Msghdr{Iov: &iov, Iovlen: 1} // without room for a descriptor: the flag tells
 	for {
 		_, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd),
 			uintptr(unsafe.Pointer(&msg)), unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		if errno != unix.EINTR {
-			return errno == 0 && msg.Flags&unix.MSG_CTRUNC != 0
+			return errno != unix.EAGAIN, errno == 0 && msg.Flags&unix.MSG_CTRUNC != 0
 		}
 	}
 }

@@ -125,17 +125,21 @@ func TestScarceAtTheEnd(t *testing.T) {
 	assert.False(t, s.waits("b", noSocket))
 }
 
-// TestBringsFD expects a message to be known by its descriptor, and to stay where it is.
-func TestBringsFD(t *testing.T) {
+// TestPeekFD expects a message to be known by its descriptor, and to stay where it is.
+func TestPeekFD(t *testing.T) {
 	guardDescriptors(t)
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
 	buf := make([]byte, 8)
-	assert.False(t, bridge.BringsFD(fds[0], buf), "there is no message")
+	peek := func() [2]bool {
+		is, brings := bridge.PeekFD(fds[0], buf)
+		return [2]bool{is, brings}
+	}
+	assert.Equal(t, [2]bool{false, false}, peek(), "there is no message")
 	for _, with := range []int{0, 1, 1, 0} {
 		sendmsg(t, fds[1], make([]byte, 100), with)
 		for range 2 {
-			assert.Equal(t, with == 1, bridge.BringsFD(fds[0], buf))
+			assert.Equal(t, [2]bool{true, with == 1}, peek())
 		}
 		frame, passed, ok, err := receive(fds[0])
 		require.NoError(t, err)
@@ -147,6 +151,6 @@ func TestBringsFD(t *testing.T) {
 		}
 	}
 	require.NoError(t, unix.Close(fds[1]))
-	assert.False(t, bridge.BringsFD(fds[0], buf), "the worker is gone")
+	assert.Equal(t, [2]bool{true, false}, peek(), "the worker is gone: its end is to be read")
 	require.NoError(t, unix.Close(fds[0]))
 }

@@ -258,7 +258,7 @@ if __name__ == "__main__":
         pool.map(f.square, range(4))
         kept = no_more()
         print({len(pool.apply(bytes, (300_000,))) for _ in range(20)})
-        results = [pool.apply_async(bytes, (300_000,)) for _ in range(50)]
+        results = [pool.apply_async(bytes, (300_000,)) for _ in range(1000)]
         print({len(result.get()) for result in results})
         values = [np.full(40_000, number) for number in range(60)]
         for name in "map", "imap":
