@@ -36,6 +36,8 @@ WITH_GO = PATH="$$($(FIND_GO)):$$PATH"
 # Runs a command with that Go; shown is the command alone.
 with_go = @echo '$(1)'; $(WITH_GO) $(1)
 PYTEST = $(BIN)/python -m pytest
+# Of the whole suite; many tests wait more than they compute. 0: one test after the other.
+TEST_JOBS ?= $(shell expr $$(nproc) + 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test build test-go test-py test-cpython test-faults chaos lint fmt wheel bench bench-full clean
@@ -55,7 +57,7 @@ test-go: $(STAMPS)/go  ## Go tests with the race detector
 	$(call with_go,go test -race ./...)
 
 test-py: $(STAMPS)/build $(STAMPS)/test  ## all Python tests
-	$(PYTEST) tests
+	$(PYTEST) -n $(TEST_JOBS) --dist worksteal tests
 
 test-cpython: $(STAMPS)/build $(STAMPS)/test  ## CPython's own multiprocessing suite under gopool
 	$(PYTEST) -m cpython tests/cpython
@@ -66,7 +68,7 @@ test-faults: $(STAMPS)/build $(STAMPS)/test  ## dying workers, torn frames, exha
 chaos: $(STAMPS)/build $(STAMPS)/test  ## long forms of the chaos and leak tests; GOPOOL_SEED=n repeats one
 	GOPOOL_CHAOS=1 $(PYTEST) -s -o faulthandler_timeout=1790 \
 	  tests/faults/test_chaos.py tests/faults/test_no_leaks.py tests/faults/test_lane.py \
-	  tests/faults/test_interrupts.py
+	  tests/faults/test_interrupts.py tests/faults/test_large_faults.py
 
 lint: $(STAMPS)/go $(STAMPS)/test  ## gofmt, vet, staticcheck, ruff, mypy
 	@$(WITH_GO) sh -c 'found=$$(gofmt -l gopool bridge pyapi); \

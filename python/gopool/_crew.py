@@ -127,9 +127,10 @@ class Member:
         if self.started:
             if self.process.exitcode is None:
                 self.process.terminate()
-                self.process.join(patience)
-            if self.process.exitcode is None:
-                self.process.kill()
+                if self.popens:  # a context's own class may have no kill(), nor a join(timeout)
+                    self.process.join(patience)
+                    if self.process.exitcode is None:
+                        self.process.kill()
             self.process.join()
         else:
             for each in self.popens:
