@@ -82,6 +82,7 @@ class Adopted:
     _status_on_sentinel = False
     _pidfd = -1
     _process = 0  # Go's number
+    _over = False  # somebody has waited until it had ended
     _release: Any = None
     rusage: Any = None  # resource.struct_rusage once the status was read, never under forkserver
     returncode: int | None = None
@@ -170,7 +171,7 @@ class Adopted:
         try:
             if not (told and told[-1][0]):  # else an interrupted look has reaped it
                 # start() looks at each child before it forks, and most run: that is quicker so.
-                if os.waitid(os.P_PID, self.pid, _HAS_ENDED) is None:
+                if not self._over and os.waitid(os.P_PID, self.pid, _HAS_ENDED) is None:
                     return True
                 told.extend(starmap(os.wait4, ((self.pid, os.WNOHANG),)))
         except ChildProcessError:
@@ -190,6 +191,7 @@ class Adopted:
             and not self._await_end(timeout)
         ):
             return None
+        self._over = True
         return self.poll()
 
     def _await_end(self, timeout: float | None) -> bool:
