@@ -49,7 +49,7 @@ _WORKER_ENDED = -2  # of Take: no outcome yet, but the maintenance thread has so
 _VALUE, _ERROR, _ENCODING, _LOST, _BROKEN, _REFUSED, _TIMEOUT, _CANCELLED = range(8)
 _EVENT = 255  # no outcome: something that Go tells
 
-# What happened to a worker (bridge.encodeFailure): pid, exit code, flags, milliseconds; a text follows.
+# What happened to a worker (encodeFailure of bridge): pid, exit code, flags, milliseconds, a text.
 _FAILURE = struct.Struct("<iiIq")
 _EXIT_KNOWN, _STARTED = 1, 2  # flags
 

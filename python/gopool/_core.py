@@ -40,6 +40,9 @@ _SMALL_NPROC = 4096
 
 _native: Any = None  # what load() returns, once it was called in the process of _generation
 _generation = -1
+# Of a load() that has begun: the generation, and what _inherited(), _descriptors() and
+# _heap.handled() said before. One that was interrupted is gone on with: Go is loaded once.
+_begun: tuple[int, bool, set[str], set[int]] | None = None
 
 
 def load() -> Any:
@@ -48,13 +51,15 @@ def load() -> Any:
     Raises:
         CoreError: it can't be loaded.
     """
-    global _native, _generation
+    global _native, _generation, _begun
     if not loaded():
         with _fork.unforked():  # nor is it loaded twice
             if not loaded():
-                before, handled = _descriptors(), _heap.handled()
+                if _begun is None or _begun[0] != _fork.generation:
+                    _begun = _fork.generation, _inherited(), _descriptors(), _heap.handled()
+                _, inherited, before, handled = _begun
                 # Where an ancestor has loaded it, that copy must not be entered.
-                native = _functions(_import_copy() if _inherited() else _import())
+                native = _functions(_import_copy() if inherited else _import())
                 _heap.note(native, handled)
                 for i in range(2):
                     _fork.own(checked(native.PollerFD(i)))
@@ -65,7 +70,9 @@ def load() -> Any:
 
 
 def _inherited() -> bool:
-    """Whether an ancestor of this process, or it itself, has loaded the extension."""
+    """Whether an ancestor of this process has loaded the extension."""
+    if _begun is not None and _begun[0] == _fork.generation:
+        return _begun[1]
     return _native is not None or sys.modules.get(_NAME) is not None
 
 

@@ -24,7 +24,7 @@ from multiprocessing import util
 
 from gopool import _core, _fork, _lastwords, _lifeline, popen
 from gopool._lastwords import LastWords
-from gopool._threads import Thread, take
+from gopool._threads import Thread
 from gopool._worker import loop
 from gopool._worker.passing import PassedFD
 
@@ -112,7 +112,8 @@ class Member:
     def open_pidfd(self) -> None:
         """Open the pidfd; not where the process is gone (and reaped) already."""
         try:
-            pidfd = _fork.hold(self.owned, os.pidfd_open, self.process.pid)
+            with _fork.unforked():
+                pidfd = _fork.hold(self.owned, os.pidfd_open, self.process.pid)
         except ProcessLookupError:
             return
         if not popen.is_another(_foreign_sentinel(self.process)):
@@ -210,6 +211,8 @@ class Crew:
                 for member in members:
                     if not member.started:
                         self._dismiss(member)
+                    elif member.process not in self._processes:  # it was interrupted right then
+                        self._processes.append(member.process)
                 if self._handle:
                     self._attach_all()
 
@@ -295,7 +298,7 @@ class Crew:
         process = member.process
         member.open_pidfd()
         ends = member.socket, member.peer, member.pidfd, member.memory
-        take(member.numbers, self._native.WorkerAdd, self._handle, process.pid, *ends)
+        _fork.take(member.numbers, self._native.WorkerAdd, self._handle, process.pid, *ends)
         self._members[_core.checked(member.numbers[0])] = member
         self.tell("start", name=process.name, pid=member.pid)
 
@@ -339,6 +342,8 @@ class Crew:
 
     def abandon(self) -> None:
         """End the workers that were started before Go knew them, and what was prepared."""
+        if not self._unattached:
+            return  # without the lock, whose holder may be waiting for the thread that is here
         with self._refilling:
             unknown = [member for member in self._unattached if not self._known(member)]
             for member in unknown:
@@ -488,7 +493,8 @@ class Maintenance:
 
     def kill_after(self, seconds: float) -> None:
         """Have the workers that are still there then killed. The eventfd is open."""
-        self._kill_at = time.monotonic() + seconds
+        if self._kill_at is None:  # who asks again does not put it off
+            self._kill_at = time.monotonic() + seconds
         with contextlib.suppress(OSError):  # a hostile user closed it
             os.eventfd_write(self._event_fd, 1)
 

@@ -14,6 +14,7 @@ job that is not settled holds its pool, so that its tasks still run.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
 import operator
@@ -33,7 +34,7 @@ from gopool._crew import Crew, Maintenance
 from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder, Window
 from gopool._reserve import Places
 from gopool._submit import Functions, NoDescriptor, Submitter, affordable_regions
-from gopool._threads import rescue, take
+from gopool._threads import rescue
 from gopool._worker import filesize
 from gopool._worker.call import CALL, MAP, STARMAP
 from gopool._worker.channel import REGION
@@ -57,8 +58,8 @@ _RING_SIZE = _core.POOL_FILE  # bytes; sixteen of the largest inline outcomes
 # Indices into PoolStat (pyapi/pool.go).
 _TASKS, _BYTES, _QUEUED = 6, 7, 9
 
-# An event that Go tells of (Outcomes.Tell): kind, pid or 0, flags, attempts before, job, index, seconds
-# that the task ran; a text follows.
+# An event that Go tells of (Outcomes.Tell): kind, pid or 0, flags, attempts before, job, index,
+# seconds that the task ran; then a text.
 _EVENT = Struct("<IiIIQQd")
 _HAS_TASK = 1  # a flag
 
@@ -145,8 +146,8 @@ class Engine:
         thread before the forks: each child would have to tidy it up.
 
         Raises:
-            whatever starting a process raises. The caller has terminate() called then, which gives
-            back what there is, wherever this was interrupted.
+            whatever starting a process raises. The caller has finish() called then, in a thread
+            where no signal's handler comes; it gives back what there is, wherever this was cut.
         """
         with _fork.unforked():
             self._wake_fd = _fork.hold(self._owned, os.eventfd, 0, os.EFD_CLOEXEC)
@@ -173,10 +174,10 @@ class Engine:
             filesize.check(_RING_SIZE)
             file = _fork.hold(self._ring_file, os.memfd_create, "gopool-outcomes", os.MFD_CLOEXEC)
             os.ftruncate(file, _RING_SIZE)
-            take(self._rings, mmap.mmap, file, _RING_SIZE)
+            _fork.take(self._rings, mmap.mmap, file, _RING_SIZE)
             _fork.own_mapping(self._rings[0])
         ends = file, _RING_SIZE, self._wake_fd, self._event_fd
-        take(self._opened, native.PoolOpen, *ends, maxtasks, _send_ahead())
+        _fork.take(self._opened, native.PoolOpen, *ends, maxtasks, _send_ahead())
         _fork.close_all(self._ring_file)
         handle = _core.checked(self._opened[0])
         limits = (*self._settings.limits, affordable_regions(self.workers))
@@ -245,8 +246,9 @@ class Engine:
     def _dropped(self) -> None:
         """In the collector: nobody has the pool any more, and its finalizer was interrupted."""
         if not self._terminated:
-            self._terminated = True
-            start_new_thread(rescue, (self.finish,))
+            with contextlib.suppress(RuntimeError):  # no thread can start: at the next look
+                start_new_thread(rescue, (self.finish,))
+                self._terminated = True
 
     def _tell(self, payload: bytes) -> None:
         """Emit an event that Go has told of (bridge.Outcomes.Tell's twin)."""

@@ -17,7 +17,6 @@ that a number which means something else by now is never closed.
 
 from __future__ import annotations
 
-import errno
 import os
 from _thread import RLock, get_ident
 from collections import deque
@@ -27,6 +26,7 @@ from itertools import repeat, starmap
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
     from mmap import mmap
+    from typing import Any
 
 generation = 0  # how many forks of processes with gopool lie between the first one and this
 
@@ -51,8 +51,13 @@ def hold(owner: list[int], make: Callable[..., int], *arguments: object) -> int:
     The first two are one step: a signal's handler that raises loses no descriptor of a list that
     somebody will close. The caller is inside unforked().
     """
-    owner.extend(starmap(make, (arguments,)))
+    take(owner, make, *arguments)
     return own(owner[-1])
+
+
+def take(into: list[Any], function: Callable[..., object], *arguments: object) -> None:
+    """Append function(*arguments) to a list. Where the function is C no handler comes between."""
+    into.extend(starmap(function, (arguments,)))
 
 
 def close_all(owner: list[int]) -> None:
@@ -64,9 +69,8 @@ def close_all(owner: list[int]) -> None:
         try:
             # Each is taken out and closed in one step: none is closed twice.
             deque(map(os.close, map(owner.pop, repeat(-1, len(owner)))), 0)
-        except OSError as error:
-            if error.errno != errno.EBADF:  # closed by a hostile user before us
-                raise
+        except (OSError, IndexError):
+            pass  # closed by a hostile user before us; by another thread or a handler meanwhile
 
 
 def close(*fds: int) -> None:

@@ -31,6 +31,7 @@ def new_memory(owner: list[int]) -> int:
     -1 where there is none left, or RLIMIT_FSIZE is too small. The caller is inside
     _fork.unforked(). A worker can't make it smaller: Go reads it, and would be ended by the kernel.
     """
+    before = len(owner)
     try:
         filesize.check(LANE_SIZE)
         flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
@@ -38,6 +39,8 @@ def new_memory(owner: list[int]) -> int:
         os.ftruncate(fd, LANE_SIZE)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
     except OSError:
+        if len(owner) > before:
+            _fork.close(owner.pop())
         return -1  # a worker without it is better than none
     return fd
 

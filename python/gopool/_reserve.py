@@ -65,6 +65,11 @@ class Reserve:
         return held
 
 
+    def drop(self) -> None:
+        """Close it for good."""
+        _fork.close_all(self._held)
+
+
 class Places:
     """What one pool keeps.
 
@@ -97,6 +102,9 @@ class Places:
         self.of_result.give_up()
 
     def close(self) -> None:
-        """Keep nothing any more."""
-        self.of_task.give_up()
-        self.of_result.give_up()
+        """Keep nothing any more; nobody takes a place by now.
+
+        Without the lock: who holds that may be waiting for the thread that is here.
+        """
+        self.of_task.drop()
+        self.of_result.drop()

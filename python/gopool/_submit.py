@@ -23,7 +23,6 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from gopool import _core, _fork
 from gopool._reserve import Places
-from gopool._threads import take
 from gopool._worker import filesize
 from gopool._worker.call import NO_ARGUMENTS, NOTHING
 from gopool._worker.channel import MAX_INLINE
@@ -74,9 +73,9 @@ class Desk:
         with _fork.unforked():
             fd = _fork.hold(self._file, os.memfd_create, "gopool-staging", os.MFD_CLOEXEC)
             os.ftruncate(fd, _STAGING_SIZE)
-            take(self._mapped, mmap.mmap, fd, _STAGING_SIZE)
+            _fork.take(self._mapped, mmap.mmap, fd, _STAGING_SIZE)
             self.memory = _fork.own_mapping(self._mapped[0])
-        take(self._opened, native.StagingOpen, fd, _STAGING_SIZE)
+        _fork.take(self._opened, native.StagingOpen, fd, _STAGING_SIZE)
         self.handle = _core.checked(self._opened[0])
         _fork.close_all(self._file)
         self.dumper = Dumper()

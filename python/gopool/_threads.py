@@ -4,15 +4,14 @@
 A handler runs in the main thread, wherever Python code calls or returns, and may raise there: after
 os.pipe() has returned and before its result is kept, or in the middle of Thread.start(), which
 leaves a thread that runs and that threading does not know. Two things help:
-    - a single call of C functions is never cut: what `take` takes is in its list before a handler
-      can run, and Thread here starts in one such step;
+    - a single call of C functions is never cut: what `_fork.take` takes is in its list before a
+      handler can run, and Thread here starts in one such step;
     - another thread, where no handler ever runs: `rescue` does a clean-up there that was cut short.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import threading
 from _thread import get_ident
 from collections.abc import Callable
@@ -68,7 +67,7 @@ class Thread(threading.Thread):
                 handle=handle,
                 daemon=True,
             )
-        take(self._launches, begin)
+        _fork.take(self._launches, begin)
 
     def _bootstrap(self) -> None:
         """The thread's first function: no handler comes here."""
@@ -108,11 +107,6 @@ class Thread(threading.Thread):
         if self.launched and self._generation == _fork.generation:
             self._started.wait()
         return super().ident
-
-
-def take(into: list[Any], function: Callable[..., object], *arguments: object) -> None:
-    """Append function(*arguments) to a list. Where the function is C no handler comes between."""
-    into.extend(itertools.starmap(function, (arguments,)))
 
 
 def rescue(clean_up: Callable[[], object], done: Once | None = None) -> None:

@@ -570,7 +570,13 @@ def _imap(
         items, quick = window.cut(iterable), False
     else:
         items = _chunks_of(iterable, size)
-    feeder = self._engine.feed(job, mode, func, items, options, window, quick)
+    try:
+        feeder = self._engine.feed(job, mode, func, items, options, window, quick)
+    except BaseException:
+        stop = getattr(job, "on_cancelled", None)  # its feeder's: nobody will read what that draws
+        if stop is not None:
+            stop()
+        raise
     result = job if buffersize is None else Reading(job, feeder.lose_reader)
     if size == 1:
         return result

@@ -289,9 +289,11 @@ class ForkPopen(Adopted, popen_fork.Popen):
                 _heap.hide(native)
                 self._launch_quietly(process_obj)
             finally:
-                if _heap.hiding:  # in a child it is not
-                    native.HeapShow()
-                _heap.hiding = _heap.hidden = False
+                try:
+                    if _heap.hiding:  # in a child it is not
+                        native.HeapShow()
+                finally:
+                    _heap.hiding = _heap.hidden = False
 
     if sys.version_info >= (3, 12):
 
@@ -307,10 +309,12 @@ class ForkPopen(Adopted, popen_fork.Popen):
             self._launch(process_obj)
 
     def undo(self) -> None:
-        if self.__dict__.get("_forked"):
-            (self.pid,) = self._forked
-            super().undo()
-        _fork.close_all(self.__dict__.get("_ends", []))
+        try:
+            if self.__dict__.get("_forked"):
+                (self.pid,) = self._forked
+                super().undo()
+        finally:
+            _fork.close_all(self.__dict__.get("_ends", []))
 
 
 def _leave_to_parent() -> None:

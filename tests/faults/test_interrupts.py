@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """An exception of a signal's handler, at every moment of a pool's life at which one can come.
 
+The pools are plain ones under fork, and their data is small (docs/design.md, section 12).
+
 A handler runs where Python code calls or returns from C. A profile function is called at the same
 moments, so one that raises at the n-th, for n = 1, 2, 3 and so on, goes through all of them. After
 each nothing may be left: no descriptor, thread or child, and no pool in Go. In a storm more follow,
@@ -27,7 +29,7 @@ import pytest
 
 import functions as f
 import gopool
-from gopool import _core
+from gopool import _core, _fork
 
 LONG = bool(os.environ.get("GOPOOL_CHAOS"))
 PATIENCE = 20  # seconds for what must come
@@ -258,3 +260,118 @@ def test_storm(life: str) -> None:
     """Nor do more that follow, 0.1 to 5 ms from one to the next."""
     pauses = (1e-4 * 50 ** (turn * 0.618 % 1) for turn in itertools.count())
     sweep(LIVES[life], 1 if LONG else 2 * STEPS[life] + 1, pauses)
+
+
+FIRST_LOAD = """
+import os, sys
+import gopool.pool
+from gopool import _core, _fork
+
+def raiser(left):
+    def profile(frame, event, argument):
+        nonlocal left
+        if frame.f_code.co_filename == _core.__file__ and event in ("call", "c_return"):
+            left -= 1
+            if left == 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+    return profile
+
+def copies():
+    with open("/proc/self/maps") as maps:
+        return len({line.split()[4] for line in maps if "_pyapi" in line or "gopool-core" in line})
+
+def live(which):
+    '''Interrupt a first load, load again; whether it was interrupted.'''
+    interrupted = False
+    try:
+        sys.setprofile(raiser(which))
+        _core.load()
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        sys.setprofile(None)
+    with gopool.Pool(1) as pool:
+        assert pool.apply(abs, (-3,)) == 3
+    assert copies() == 1, which
+    polls = [os.readlink("/proc/self/fd/%d" % fd) for fd in gopool._fork.owned()]
+    assert polls.count("anon_inode:[eventpoll]") == 2, (which, polls)
+    return interrupted
+
+which, interrupted = 0, True
+while interrupted:
+    which += 1
+    pid = os.fork()
+    if pid == 0:
+        code = 2
+        try:
+            code = int(live(which))
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code in (0, 1), (which, code)
+    interrupted = bool(code)
+print(which > 20)
+"""
+
+
+def test_first_load(tmp_path: Any) -> None:
+    """Wherever the first load of Go is cut short, the next goes on with it: Go is there once."""
+    f.assert_silent_success(f.run_script(tmp_path, FIRST_LOAD), "True\n")
+
+
+class Refused(CONTEXT.Process):  # type: ignore[name-defined, misc]
+    """A process that can't be started."""
+
+    def start(self) -> None:
+        raise OSError("no more processes")
+
+
+def test_handler_inside_of_a_block_without_forks() -> None:
+    """A handler that comes where no other thread may fork may fail to make a pool, and end one."""
+
+    class Context(type(CONTEXT)):  # type: ignore[misc]
+        Process = Refused
+
+    pool = CONTEXT.Pool(1)
+    with _fork.unforked():
+        with pytest.raises(OSError, match="no more processes"):
+            Context().Pool(1)
+        pool.terminate()
+        pool.join()
+
+
+def test_closing_what_is_being_closed() -> None:
+    """A handler may close the descriptors that are being closed."""
+    owner = [os.dup(0) for _ in range(3)]
+
+    class Twice(list):  # type: ignore[type-arg]
+        def pop(self, index: int = -1) -> int:  # type: ignore[override]
+            fd: int = super().pop(index)
+            if len(self) == 1:
+                _fork.close_all(self)
+            return fd
+
+    twice = Twice(owner)
+    _fork.close_all(twice)
+    assert not twice
+    for fd in owner:
+        with pytest.raises(OSError):
+            os.close(fd)
+
+
+def test_imap_over_an_endless_input() -> None:
+    """An imap that was interrupted before anybody had its iterator draws no more."""
+    with CONTEXT.Pool(1) as pool:
+        for which in itertools.count(1, 3):
+            moments, iterator, enough = Moments(which), None, threading.Event()
+            with contextlib.suppress(Alarm), moments.watch():
+                iterator = pool.imap(f.square, iter(enough.is_set, True))
+            if iterator is not None:
+                assert next(iterator) == 0
+                enough.set()
+            if not moments.where:
+                break
+        pool.close()
+        assert pool.join(timeout=PATIENCE)

@@ -17,7 +17,7 @@ import pytest
 
 import functions as f
 import gopool
-from gopool import _core, _crew, _threads
+from gopool import _core, _fork, _threads
 from gopool import pool as pool_module
 
 
@@ -325,7 +325,7 @@ def test_tasks_that_kill_their_workers(context: Any) -> None:
 def test_interrupt_while_maintenance_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in Thread.start() leaves a thread that runs and that terminate() can join."""
     pool = gopool.get_context("fork").Pool(1)
-    take = _threads.take
+    take = _fork.take
     interrupted = []
 
     def take_and_raise(into: list[Any], function: Any, *arguments: Any) -> None:
@@ -334,7 +334,7 @@ def test_interrupt_while_maintenance_starts(monkeypatch: pytest.MonkeyPatch) -> 
             interrupted.append(True)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(_threads, "take", take_and_raise)
+    monkeypatch.setattr(_fork, "take", take_and_raise)
     with pytest.raises(KeyboardInterrupt):
         pool._engine.maintenance.ensure_started()
     pool.terminate()
@@ -444,15 +444,15 @@ def test_interrupt_while_workers_are_attached(
 ) -> None:
     """Ctrl-C right after Go has learned of a worker: Pool() raises it, and nothing is left."""
     native = _core.load()
-    pools, take, calls = native.PoolCount(), _crew.take, []
+    pools, take, calls = native.PoolCount(), _fork.take, []
 
     def take_and_raise(into: list[Any], function: Any, *arguments: Any) -> None:
         take(into, function, *arguments)
         calls.append(function)
-        if calls.count(native.WorkerAdd) == which:
+        if function == native.WorkerAdd and calls.count(function) == which:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(_crew, "take", take_and_raise)
+    monkeypatch.setattr(_fork, "take", take_and_raise)
     with pytest.raises(KeyboardInterrupt):
         gopool.get_context("fork").Pool(2)
     monkeypatch.undo()

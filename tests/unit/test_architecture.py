@@ -127,3 +127,24 @@ def test_headers(path: Path) -> None:
     text = path.read_text()
     assert text.startswith("# SPDX-License-Identifier: MIT\n")
     assert ast.get_docstring(ast.parse(text)), f"{os.fspath(path)} has no docstring"
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_first_pool_without_collections(enabled: bool) -> None:
+    """The imports of a first pool are collected by nobody, and the collector is as it was."""
+    code = (
+        "import gc, gopool\n"
+        f"gc.enable() if {enabled} else gc.disable()\n"
+        "seen = []\n"
+        "gc.callbacks.append(lambda phase, about: seen.append(phase))\n"
+        "from gopool import context\n"
+        "context._import_pool()\n"
+        f"assert not seen and gc.isenabled() == {enabled} and gc.get_freeze_count() == 0\n"
+        "gc.freeze(); frozen = gc.get_freeze_count()\n"
+        "context._import_pool()\n"
+        "assert gc.get_freeze_count() == frozen > 0\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd="/"
+    )
+    assert (done.returncode, done.stderr) == (0, "")

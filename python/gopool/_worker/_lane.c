@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The worker's side of a lane: shared memory in which tasks come and outcomes go without a system
-// call. Layout and rules: bridge/PROTOCOL.md, section 8. Twin: bridge/lane_linux.go.
+// call. Layout and rules: bridge/PROTOCOL.md, section 8. Twin: bridge/lane_linux.go. And its messages,
+// which go by the socket as well: _message.h.
 //
 // It is C because two processes own parts of one word: claiming a task and taking it back must be
 // one atomic step each, which Python can't express. Nothing here is Go's: a worker never loads that.
@@ -451,7 +452,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef lane_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "gopool._worker._lane",
-    .m_doc = "The worker's side of a lane (bridge/PROTOCOL.md, section 8).",
+    .m_doc = "The worker's side of a lane, and of messages (bridge/PROTOCOL.md, sections 3 to 8).",
     .m_methods = module_methods,
     .m_slots = module_slots,
 };
