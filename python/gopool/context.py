@@ -12,7 +12,6 @@ seen through the other, in children too, since they are started with the stdlib'
 
 from __future__ import annotations
 
-import gc
 import sys
 from multiprocessing import context as _twin
 
@@ -290,6 +289,8 @@ def _import_pool() -> None:
     program's first pool takes, and more in a larger program. So what is there afterwards counts as
     old (only a full collection looks at that), unless the program has frozen something itself.
     """
+    import gc  # here: `import gopool` brings no module that multiprocessing does not
+
     enabled = gc.isenabled()
     gc.disable()
     try:
