@@ -22,6 +22,7 @@ from _thread import RLock, get_ident
 from collections import deque
 from collections.abc import Callable
 from itertools import repeat, starmap
+from operator import methodcaller
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -139,9 +140,19 @@ def _after_fork_in_child() -> None:
         hook()
 
 
+# Calls _whole.release() where this thread has the lock: a fork of another thread that had begun
+# when this module was imported has not taken it.
+_release_owned = map(
+    methodcaller("__call__"),
+    map(
+        {True: _whole.release, False: int}.__getitem__,
+        map(methodcaller("_is_owned"), repeat(_whole)),
+    ),
+).__next__
+
 os.register_at_fork(
     # C functions: they touch no page of a Python one, and no signal's handler comes before them.
     before=_whole.acquire,
-    after_in_parent=_whole.release,
+    after_in_parent=_release_owned,
     after_in_child=_after_fork_in_child,
 )

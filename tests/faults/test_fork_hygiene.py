@@ -408,3 +408,35 @@ def test_warning_about_own_threads_stays(tmp_path: Any, package: str) -> None:
     done = f.run_script(tmp_path, script, "two threads", flags=("-W", "always"))
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
     assert done.stderr.count("multi-threaded, use of fork() may lead to deadlocks") == 1
+
+
+IMPORTED_AT_A_FORK = """
+import os
+import threading
+
+def import_gopool():
+    import gopool._fork
+
+os.register_at_fork(before=import_gopool)
+for _ in range(3):
+    if os.fork() == 0:
+        os._exit(0)
+    os.wait()
+
+def enter(entered):
+    with gopool._fork.unforked():
+        entered.append(True)
+
+import gopool._fork
+entered = []
+thread = threading.Thread(target=enter, args=(entered,))
+thread.start()
+thread.join(20)
+assert entered == [True]
+print("done")
+"""
+
+
+def test_imported_while_a_fork_goes_on(tmp_path: Any) -> None:
+    """A fork that has begun before releases no lock that it has not taken; each later one does."""
+    f.assert_silent_success(f.run_script(tmp_path, IMPORTED_AT_A_FORK), "done\n")
