@@ -36,8 +36,8 @@ WITH_GO = PATH="$$($(FIND_GO)):$$PATH"
 # Runs a command with that Go; shown is the command alone.
 with_go = @echo '$(1)'; $(WITH_GO) $(1)
 PYTEST = $(BIN)/python -m pytest
-# Of the whole suite; many tests wait more than they compute. 0: one test after the other.
-TEST_JOBS ?= $(shell expr $$(nproc) + 1)
+# Tests at a time, of the whole suite: many wait more than they compute. 0: one after the other.
+TEST_JOBS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test build test-go test-py test-cpython test-faults chaos lint fmt wheel bench bench-full clean
