@@ -204,14 +204,17 @@ class _Source:
         if self._error is not None:
             raise self._error
         chunk: list[Any] = []
-        deadline = clock() + DRAW_TIME
         try:
-            for item in self._items:
-                chunk.append(item)
-                if len(chunk) >= size or clock() >= deadline:
-                    break
+            self._fill(chunk, size, clock)
         except BaseException as error:
             if not chunk:
                 raise
             self._error = error
         return tuple(chunk)
+
+    def _fill(self, chunk: list[Any], size: int, clock: Callable[[], float]) -> None:
+        deadline = clock() + DRAW_TIME
+        for item in self._items:
+            chunk.append(item)
+            if len(chunk) >= size or clock() >= deadline:
+                break

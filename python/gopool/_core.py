@@ -95,8 +95,7 @@ def _runtime_poller(before: set[str]) -> list[int]:
         try:
             if os.readlink(f"/proc/self/fd/{name}") != "anon_inode:[eventpoll]":
                 continue
-            with open(f"/proc/self/fdinfo/{name}") as info:
-                targets = [line.split()[1] for line in info if line.startswith("tfd:")]
+            targets = _watched(name)
             if len(targets) == 1:
                 target = os.readlink(f"/proc/self/fd/{targets[0]}")
                 if target == "anon_inode:[eventfd]" and targets[0] not in before:
@@ -104,6 +103,13 @@ def _runtime_poller(before: set[str]) -> list[int]:
         except OSError:
             continue  # closed meanwhile: not the runtime's
     return found
+
+
+def _watched(epoll: str) -> list[str]:
+    """The descriptors in an epoll."""
+    with open(f"/proc/self/fdinfo/{epoll}") as info:
+        lines = info.readlines()
+    return [line.split()[1] for line in lines if line.startswith("tfd:")]
 
 
 def _functions(module: ModuleType) -> SimpleNamespace:
@@ -246,12 +252,9 @@ def _mapped() -> int:
 
 def _threads_of_user() -> int:
     """How many threads the user of this process has; 0 where /proc does not tell."""
-    total = 0
     with contextlib.suppress(OSError):
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                total += _threads_of(entry)
-    return total
+        return sum(map(_threads_of, filter(str.isdigit, os.listdir("/proc"))))
+    return 0
 
 
 def _threads_of(pid: str) -> int:

@@ -109,6 +109,10 @@ class Member:
         self.pid = getattr(self.process, "pid", 0)
         self.started = True
 
+    def runs(self) -> bool:
+        """Whether the process was started and has not ended."""
+        return self.started and self.process.exitcode is None
+
     def open_pidfd(self) -> None:
         """Open the pidfd; not where the process is gone (and reaped) already."""
         try:
@@ -208,11 +212,11 @@ class Crew:
                 else:
                     self._start(members)
             finally:
-                for member in members:
-                    if not member.started:
-                        self._dismiss(member)
-                    elif member.process not in self._processes:  # it was interrupted right then
-                        self._processes.append(member.process)
+                for member in (each for each in members if not each.started):
+                    self._dismiss(member)
+                started = (each.process for each in members if each.started)
+                # Where it was interrupted right then it is not in the list.
+                self._processes.extend(each for each in started if each not in self._processes)
                 if self._handle:
                     self._attach_all()
 
@@ -264,6 +268,10 @@ class Crew:
     def _known(self, member: Member) -> bool:
         """Whether Go has the worker."""
         return bool(member.numbers) and member.numbers[0] > 0
+
+    def _unknown(self) -> list[Member]:
+        """What Go does not have, started or not."""
+        return [member for member in self._unattached if not self._known(member)]
 
     def _prepare(self, member: Member, pool: Any, sigint_held: bool) -> None:
         """Make what a worker needs, without starting it."""
@@ -318,10 +326,8 @@ class Crew:
         """
         with self._refilling:  # who starts a worker registers it before it can be reaped
             member = self._members.pop(worker, None)
-            if self._unattached:  # its attaching may have been interrupted once Go had it
-                late = [each for each in self._unattached if worker in each.numbers]
-                self._unattached[:] = [each for each in self._unattached if each not in late]
-                member = member or late[0]
+            if self._unattached:
+                member = self._take_late(worker) or member
             assert member is not None
         code = _status(member.process)
         asked = self._native.WorkerAsked(self._handle, worker) == 1
@@ -340,15 +346,20 @@ class Crew:
         self.tell(kind, name=name, pid=pid, exitcode=code)
         return _core.checked(verdict)
 
+    def _take_late(self, worker: int) -> Member | None:
+        """The member whose attaching was interrupted once Go had it; it is attached now."""
+        late = [each for each in self._unattached if worker in each.numbers]
+        self._unattached[:] = [each for each in self._unattached if each not in late]
+        return late[0] if late else None
+
     def abandon(self) -> None:
         """End the workers that were started before Go knew them, and what was prepared."""
         if not self._unattached:
             return  # without the lock, whose holder may be waiting for the thread that is here
         with self._refilling:
-            unknown = [member for member in self._unattached if not self._known(member)]
-            for member in unknown:
-                if member.started and member.process.exitcode is None:
-                    member.process.terminate()
+            unknown = self._unknown()
+            for member in filter(Member.runs, unknown):
+                member.process.terminate()
             for member in unknown:
                 self._dismiss(member)
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from gopool._feeder import Task, Window
     from gopool._options import CallOptions
+    from gopool._runs import Run
     from gopool._settings import Settings
 
 __all__ = ["CALL", "MAP", "STARMAP", "Engine", "stats_text"]
@@ -342,26 +343,9 @@ class Engine:
         run = Run(
             self._submitter, number, mode, function, source, options, quick, self._settle_error
         )
-        more = True
         try:
             self._submitting.add(number)
-            while more:
-                if self._generation != _fork.generation:
-                    raise ForkedChildError(_FORKED)
-                if self._terminated:
-                    self._fail_job(number)
-                    return
-                if self._congested and self._is_congested():
-                    self.backlog.add(run.rest(), count - run.index)
-                    return
-                load, more = run.submit()
-                self._note(load)
-                if run.error is not None:
-                    error, task = run.failure()
-                    if not isinstance(error, Exception):
-                        raise error  # KeyboardInterrupt is the caller's, who never gets this job
-                    if not self._settle_failure(task, error):
-                        self.backlog.add([task], 1)
+            self._submit_run(number, run, count)
         except BaseException:  # the input's, or an interrupt
             self.cache.pop(number, None)
             raise
@@ -369,6 +353,26 @@ class Engine:
             self._submitting.discard(number)
             if self._closing:
                 self._close_if_done()
+
+    def _submit_run(self, number: int, run: Run, count: int) -> None:
+        more = True
+        while more:
+            if self._generation != _fork.generation:
+                raise ForkedChildError(_FORKED)
+            if self._terminated:
+                self._fail_job(number)
+                return
+            if self._congested and self._is_congested():
+                self.backlog.add(run.rest(), count - run.index)
+                return
+            load, more = run.submit()
+            self._note(load)
+            if run.error is not None:
+                error, task = run.failure()
+                if not isinstance(error, Exception):
+                    raise error  # KeyboardInterrupt is the caller's, who never gets this job
+                if not self._settle_failure(task, error):
+                    self.backlog.add([task], 1)
 
     def _note(self, load: int) -> None:
         """See whether tasks have to wait after a submission that left so many bytes unsettled."""

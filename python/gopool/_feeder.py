@@ -64,7 +64,9 @@ class Room:
         gate = Gate()
         self._waiting.add(gate)  # before the look: who makes room after it sees the gate
         try:
-            while not stopped() and not self._has_room():
+            while True:
+                if stopped() or self._has_room():
+                    return
                 gate.wait()
         finally:
             self._waiting.discard(gate)

@@ -60,7 +60,7 @@ def uninstall() -> None:
             return
         _installed = False
         _children.take_back()
-        while _popens:
+        for _ in range(len(_popens)):
             module, original = _popens.pop()
             module.Popen = original
         _unpatch_pool_if_unused()

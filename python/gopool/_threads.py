@@ -11,7 +11,6 @@ leaves a thread that runs and that threading does not know. Two things help:
 
 from __future__ import annotations
 
-import functools
 import threading
 from _thread import get_ident
 from collections.abc import Callable
@@ -55,19 +54,13 @@ class Thread(threading.Thread):
         if self._launches:
             raise RuntimeError("threads can only be started once")
         handle = getattr(self, "_handle", None)
-        begin: Callable[[], object]
+        arguments: tuple[object, ...]
         if handle is None:  # before Python 3.13
-            begin = functools.partial(
-                threading._start_new_thread, self._bootstrap, ()  # type: ignore[attr-defined]
-            )
+            begin, arguments = threading._start_new_thread, (self._bootstrap, ())  # type: ignore[attr-defined]
         else:
-            begin = functools.partial(
-                threading._start_joinable_thread,  # type: ignore[attr-defined]
-                self._bootstrap,
-                handle=handle,
-                daemon=True,
-            )
-        _fork.take(self._launches, begin)
+            begin = threading._start_joinable_thread  # type: ignore[attr-defined]
+            arguments = self._bootstrap, handle, True  # daemon
+        _fork.take(self._launches, begin, *arguments)
 
     def _bootstrap(self) -> None:
         """The thread's first function: no handler comes here."""

@@ -173,7 +173,7 @@ class Adopted:
                 # start() looks at each child before it forks, and most run: that is quicker so.
                 if not self._over and os.waitid(os.P_PID, self.pid, _HAS_ENDED) is None:
                     return True
-                told.extend(starmap(os.wait4, ((self.pid, os.WNOHANG),)))
+                _fork.take(told, os.wait4, self.pid, os.WNOHANG)
         except ChildProcessError:
             return False
         for pid, status, usage in tuple(told):
@@ -211,7 +211,7 @@ class Adopted:
     def _await_by_pidfd(self, timeout: float) -> bool:
         made: list[int] = []
         try:
-            made.extend(starmap(os.pidfd_open, ((self.pid,),)))
+            _fork.take(made, os.pidfd_open, self.pid)
             return readable(made[0], timeout)
         except ProcessLookupError:
             return True
@@ -256,7 +256,7 @@ class ForkPopen(Adopted, popen_fork.Popen):
         self._ends, self._forked = [], []
         self._ends.extend(chain.from_iterable(starmap(os.pipe, ((), ()))))
         parent_r, _, child_r, parent_w = self._ends
-        self._forked.extend(starmap(os.fork, ((),)))
+        _fork.take(self._forked, os.fork)
         (self.pid,) = self._forked
         if self.pid == 0:
             try:

@@ -339,12 +339,17 @@ class Supervisor:
     def _sleep(self) -> None:
         """Until a child has ended, one is due, or somebody wakes the thread."""
         with self._changed:
-            pidfds = [c._pidfd for c in self._children if c.state == "running" and c._pidfd >= 0]
-            due = [child._due for child in self._children if child.state == "waiting"]
-            pause = max(0.0, min(due) - time.monotonic()) if due else None
-            if any(c.state == "running" and c._pidfd < 0 for c in self._children):
-                pause = 0.0  # it had ended before it could be watched
+            pidfds, pause = self._awaited()
         self._wait(pidfds, pause)
+
+    def _awaited(self) -> tuple[list[int], float | None]:
+        """What the thread waits for: pidfds, and for so many seconds at most."""
+        running = [child._pidfd for child in self._children if child.state == "running"]
+        due = [child._due for child in self._children if child.state == "waiting"]
+        pause = max(0.0, min(due) - time.monotonic()) if due else None
+        if any(pidfd < 0 for pidfd in running):
+            pause = 0.0  # it had ended before it could be watched
+        return [pidfd for pidfd in running if pidfd >= 0], pause
 
     def _wait(self, pidfds: list[int], pause: float | None) -> None:
         import select
