@@ -52,7 +52,7 @@ setup(
         Extension(
             "gopool._worker._lane",
             sources=["python/gopool/_worker/_lane.c"],
-            depends=["python/gopool/_worker/_message.h"],
+            depends=[f"python/gopool/_worker/{name}.h" for name in ("_message", "_system")],
             extra_compile_args=["-std=c11", "-O2", "-g0", "-Wall", "-Wextra", "-Werror=implicit"],
             extra_link_args=["-Wl,-s"],
         ),

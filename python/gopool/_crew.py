@@ -22,7 +22,7 @@ from collections.abc import Callable
 from multiprocessing import pool as stdlib
 from multiprocessing import util
 
-from gopool import _core, _fork, _lastwords, _lifeline, popen
+from gopool import _core, _fork, _forkall, _lastwords, _lifeline, popen
 from gopool._lastwords import LastWords
 from gopool._threads import Thread
 from gopool._worker import loop
@@ -89,14 +89,17 @@ class Member:
         self.socket, self.peer = (_fork.hold(self.owned, end.detach) for end in ends)
         self.memory = _lastwords.new_memory(self.owned)
 
+    def passed(self) -> tuple[int, ...]:
+        """The descriptors that stay open in the process, where it is forked."""
+        writer = -1 if self.capture is None else self.capture.writer
+        return self.peer, _lifeline.read_end(), self.memory, writer, self.bell
+
     def start(self) -> None:
         """Start the process."""
-        writer = -1 if self.capture is None else self.capture.writer
-        lifeline = _lifeline.read_end()
         thread = get_ident()
         here = thread, _fork.generation
         try:
-            _fork.passing[thread] = self.peer, lifeline, self.memory, writer, self.bell
+            _fork.passing[thread] = self.passed()
             try:
                 popen.unadopted[here] = self.popens
                 self.process.start()
@@ -104,6 +107,10 @@ class Member:
                 popen.unadopted.pop(here, None)
         finally:
             _fork.passing.pop(thread, None)
+        self.note_start()
+
+    def note_start(self) -> None:
+        """Say that the process is started."""
         # Kept, since the user may close the process object; one of a context of the user's own
         # may even have none.
         self.pid = getattr(self.process, "pid", 0)
@@ -221,8 +228,12 @@ class Crew:
                     self._attach_all()
 
     def _start(self, members: list[Member]) -> None:
+        together = all(_forkall.fits(member.process) for member in members)
+        if together:
+            _forkall.start_all(members)
         for member in members:
-            member.start()
+            if not together:
+                member.start()
             self._processes.append(member.process)
             if member.capture is not None:
                 member.capture.begin()

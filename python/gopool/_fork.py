@@ -18,7 +18,7 @@ that a number which means something else by now is never closed.
 from __future__ import annotations
 
 import os
-from _thread import RLock, get_ident
+from _thread import RLock, _count, get_ident
 from collections import deque
 from collections.abc import Callable
 from itertools import repeat, starmap
@@ -33,15 +33,19 @@ generation = 0  # how many forks of processes with gopool lie between the first 
 
 _owned: set[int] = set()
 _mapped: set[mmap] = set()
-_hooks: list[Callable[[], None]] = []
+hooks: list[Callable[[], None]] = []  # what in_child() was called with
+_concerned = False  # whether there was ever anything in these three
 # By thread: the descriptors that stay open in a child that it forks. A plain dict, so that taking
 # them out again is one step (_threads.py says why).
 passing: dict[int, tuple[int, ...]] = {}
 _whole = RLock()  # held round every fork, and by whoever must not be forked meanwhile
+_guarding = False  # whether forks take it
 
 
 def own(fd: int) -> int:
     """Register a descriptor to be closed in forked children; returns it."""
+    global _concerned
+    _concerned = True
     _owned.add(fd)
     return fd
 
@@ -84,6 +88,8 @@ def own_mapping(memory: mmap) -> mmap:
 
     Its mmap object keeps a duplicate of the descriptor open that nobody else can close.
     """
+    global _concerned
+    _concerned = True
     _mapped.add(memory)
     return memory
 
@@ -106,7 +112,22 @@ def unforked() -> RLock:
     The block takes no lock of gopool's, since a fork takes this one last. The lock itself is given:
     a signal's handler that raises can't come between its taking and the block.
     """
+    global _guarding
+    if not _guarding:
+        # Not before anybody needs it: a program that only starts processes forks quicker so.
+        _guard_forks()
+        _guarding = True
     return _whole
+
+
+def _guard_forks() -> None:
+    """Have the lock held round every fork; a second time does no harm.
+
+    The hooks are C functions: no signal's handler comes before them, and they touch few pages.
+    """
+    # A fork of another thread that has begun already has not taken the lock.
+    release = _owned_release() if _count() else _whole.release
+    os.register_at_fork(before=_whole.acquire, after_in_parent=release)
 
 
 def in_child(hook: Callable[[], None]) -> None:
@@ -114,13 +135,21 @@ def in_child(hook: Callable[[], None]) -> None:
 
     For what can't wait until the child uses gopool; all else looks at the generation.
     """
-    _hooks.append(hook)
+    global _concerned
+    _concerned = True
+    hooks.append(hook)
 
 
 def _after_fork_in_child() -> None:
     global generation
     generation += 1
     _whole._at_fork_reinit()  # type: ignore[attr-defined]  # typeshed does not know it
+    if _concerned:
+        _drop()
+
+
+def _drop() -> None:
+    """Close and unmap what is registered, and call the hooks."""
     kept = passing.get(get_ident(), ()) if passing else ()
     for fd in _owned:
         if fd not in kept:
@@ -136,23 +165,19 @@ def _after_fork_in_child() -> None:
     _owned.clear()
     _mapped.clear()
     passing.clear()
-    for hook in _hooks:
+    for hook in hooks:
         hook()
 
 
-# Calls _whole.release() where this thread has the lock: a fork of another thread that had begun
-# when this module was imported has not taken it.
-_release_owned = map(
-    methodcaller("__call__"),
-    map(
-        {True: _whole.release, False: int}.__getitem__,
-        map(methodcaller("_is_owned"), repeat(_whole)),
-    ),
-).__next__
+def _owned_release() -> Callable[[], object]:
+    """What calls _whole.release() where this thread has the lock."""
+    return map(
+        methodcaller("__call__"),
+        map(
+            {True: _whole.release, False: int}.__getitem__,
+            map(methodcaller("_is_owned"), repeat(_whole)),
+        ),
+    ).__next__
 
-os.register_at_fork(
-    # C functions: they touch no page of a Python one, and no signal's handler comes before them.
-    before=_whole.acquire,
-    after_in_parent=_release_owned,
-    after_in_child=_after_fork_in_child,
-)
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -6,8 +6,8 @@ need not copy each page of the heap that it writes afterwards: together a tenth 
 Pool() to its first result.
 
 What is left of Go in a child are its runtime's signal handlers, which would read the heap. So the
-child puts the handlers back that Python knows of (_restore_handlers). Where somebody else has one,
-such as faulthandler, the heap is not hidden: one that Go found can't be put back, and one that came
+child begins by setting those signals as Python knows them. Where somebody else has a handler, such
+as faulthandler, the heap is not hidden: one that Go found can't be put back, and one that came
 after Go may call Go's in turn.
 """
 
@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # typeshed has signal only
 import os
+from itertools import chain
 
 from gopool import _fork
+from gopool._worker._lane import signals_of_children
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -26,9 +28,8 @@ if TYPE_CHECKING:
 _HANDLED = _signal.SIGBUS, _signal.SIGFPE, _signal.SIGSEGV, _signal.SIGPIPE, _signal.SIGURG
 
 _hideable = False  # whether the heap of the Go that this process has loaded may be hidden
-# Both are set back by who hides it, without a call that a signal's handler could interrupt.
-hiding = False  # hide() was called
-hidden = False  # and Go has done so
+hiding = False  # Go was asked to hide it
+_handlers: list[tuple[int, Any]] = []  # meanwhile: the program's own
 
 
 def handled() -> set[int]:
@@ -55,26 +56,37 @@ def note(native: Any, before: set[int]) -> None:
 
 
 def hide(native: Any) -> None:
-    """Leave the heap of this process's Go out of forks until HeapShow(), where that can be done.
-
-    Where `hiding` is set afterwards the caller calls HeapShow(), and sets both flags back.
+    """Leave the heap of this process's Go out of forks until show(), where that can be done.
 
     The caller is in a block of _fork.unforked(): a child that another thread forks meanwhile might
     end a thread that has used Go, which then looks at the heap.
     """
-    global hiding, hidden
+    global hiding
     if _hideable:
         hiding = True
-        hidden = native.HeapHide() == 1
+        if native.HeapHide() == 1:
+            known = [(number, _signal.getsignal(number)) for number in _HANDLED]
+            _handlers[:] = [pair for pair in known if callable(pair[1])]
+            if _handlers and _restore_handlers not in _fork.hooks:
+                _fork.in_child(_restore_handlers)
+            plain = (pair for pair in known if pair[1] in (_signal.SIG_DFL, _signal.SIG_IGN))
+            signals_of_children(*chain.from_iterable(plain))
+
+
+def show(native: Any) -> None:
+    """Undo hide(), whatever that did."""
+    global hiding
+    try:
+        if hiding:
+            native.HeapShow()
+    finally:
+        hiding = False
+        _handlers.clear()
+        signals_of_children()
 
 
 def _restore_handlers() -> None:
-    """In a child: give each signal the handler that Python knows of, in place of Go's."""
-    global hiding, hidden
-    if hidden:
-        for number in _HANDLED:
-            _signal.signal(number, _signal.getsignal(number))
-    hiding = hidden = False
-
-
-_fork.in_child(_restore_handlers)
+    """In a child of a program that has handlers of its own: put them in the place of Go's."""
+    for number, handler in _handlers:
+        _signal.signal(number, handler)
+    _handlers.clear()

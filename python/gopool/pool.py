@@ -273,12 +273,13 @@ def _start(
 
 def _run(self: Any, engine: Engine) -> None:
     """Start a Pool object's engine, and give it the attributes that programs know."""
+    # As much as can be before the forks in start(): after them each page that is written is copied.
     self._engine = engine
-    engine.start(self._maxtasksperchild or 0)
     self._taskqueue = TaskQueueFace(engine)
     self._inqueue, self._outqueue = QueueFace(engine), QueueFace(engine)
     self._quick_put, self._quick_get = self._inqueue.put, self._outqueue.get
     self._change_notifier = None
+    engine.start(self._maxtasksperchild or 0)
     self._worker_handler = engine.maintenance
     self._task_handler = TaskHandlerFace(engine)
     self._result_handler = engine.collector_thread

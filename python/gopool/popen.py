@@ -20,7 +20,7 @@ import atexit
 import os
 import sys
 from _thread import RLock, get_ident
-from collections import deque
+from collections.abc import Callable
 from functools import partial
 from itertools import chain, starmap
 from multiprocessing import popen_fork, util
@@ -69,7 +69,7 @@ def readable(fd: int, timeout: float | None) -> bool:
     return bool(poller.poll(None if timeout is None else max(0.0, timeout * 1000)))
 
 
-def _go() -> Any:
+def loaded_go() -> Any:
     """Go's functions where they are loaded, else None."""
     core = sys.modules.get("gopool._core")
     return core.load() if core is not None and core.loaded() else None
@@ -100,7 +100,7 @@ class Adopted:
         if noted is not None:
             noted.append(self)
         try:
-            native = _go()
+            native = loaded_go()
             if native is not None:
                 self._heed(native)
             super().__init__(process_obj)  # type: ignore[call-arg]
@@ -173,7 +173,7 @@ class Adopted:
                 # start() looks at each child before it forks, and most run: that is quicker so.
                 if not self._over and os.waitid(os.P_PID, self.pid, _HAS_ENDED) is None:
                     return True
-                _fork.take(told, os.wait4, self.pid, os.WNOHANG)
+                told.extend(starmap(os.wait4, ((self.pid, os.WNOHANG),)))  # as in fork()
         except ChildProcessError:
             return False
         for pid, status, usage in tuple(told):
@@ -229,7 +229,7 @@ class Adopted:
 
     def _report(self, code: int) -> None:
         process, self._process = self._process, 0
-        native = _go()
+        native = loaded_go()
         if native is not None:
             native.ProcessReaped(process, code, 1)
 
@@ -252,13 +252,24 @@ class ForkPopen(Adopted, popen_fork.Popen):
     _forked: list[int]  # what fork() gave
 
     def _launch(self, process_obj: Any) -> None:
+        self.fork(process_obj)
+
+    def fork(self, process_obj: Any) -> None:
+        """Make the pipes and the process, which does not come back from here.
+
+        All that can be done before the fork is: after it the child and this process copy pages at
+        the same time, and each waits for the other.
+        """
         code = 1
         self._ends, self._forked = [], []
         self._ends.extend(chain.from_iterable(starmap(os.pipe, ((), ()))))
         parent_r, _, child_r, parent_w = self._ends
-        _fork.take(self._forked, os.fork)
-        (self.pid,) = self._forked
-        if self.pid == 0:
+        # By the list: whatever else closes them, nothing is closed twice.
+        self.finalizer = util.Finalize(self, _fork.close_all, (self._ends,))
+        self.sentinel = parent_r
+        # By itself: after a fork each function that is called has pages copied, on both sides.
+        self._forked.extend(starmap(os.fork, ((),)))
+        if self._forked == [0]:
             try:
                 if sys.version_info >= (3, 13):
                     atexit._clear()
@@ -271,42 +282,16 @@ class ForkPopen(Adopted, popen_fork.Popen):
                     atexit._run_exitfuncs()
                 os._exit(code)
         # Those of the child, each taken out and closed in one step.
-        deque(map(os.close, map(self._ends.pop, (1, 1))), 0)
-        # By the list: whatever else closes them, nothing is closed twice.
-        self.finalizer = util.Finalize(self, _fork.close_all, (self._ends,))
-        self.sentinel = parent_r
+        _ = [*map(os.close, map(self._ends.pop, (1, 1)))]
+        (self.pid,) = self._forked
 
     def _heed(self, native: Any) -> None:
         # Of this object alone: without Go each child would pay for one more call.
         self._launch = partial(self._launch_beside_go, native)  # type: ignore[method-assign]
 
     def _launch_beside_go(self, native: Any, process_obj: Any) -> None:
-        from gopool import _heap
-
         del self._launch  # it refers back to this object
-        with _fork.unforked():
-            try:
-                _heap.hide(native)
-                self._launch_quietly(process_obj)
-            finally:
-                try:
-                    if _heap.hiding:  # in a child it is not
-                        native.HeapShow()
-                finally:
-                    _heap.hiding = _heap.hidden = False
-
-    if sys.version_info >= (3, 12):
-
-        def _launch_quietly(self, process_obj: Any) -> None:
-            from gopool._forkwarning import without_fork_warning
-
-            with without_fork_warning():
-                self._launch(process_obj)
-
-    else:
-
-        def _launch_quietly(self, process_obj: Any) -> None:
-            self._launch(process_obj)
+        fork_beside_go(native, partial(self._launch, process_obj))
 
     def undo(self) -> None:
         try:
@@ -315,6 +300,28 @@ class ForkPopen(Adopted, popen_fork.Popen):
                 super().undo()
         finally:
             _fork.close_all(self.__dict__.get("_ends", []))
+
+
+def fork_beside_go(native: Any, fork: Callable[[], None]) -> None:
+    """Call what forks; Go's heap stays out of the children, and no warning tells of its threads."""
+    from gopool import _heap
+
+    with _fork.unforked():
+        try:
+            _heap.hide(native)
+            _quietly(fork)
+        finally:
+            _heap.show(native)
+
+
+def _quietly(fork: Callable[[], None]) -> None:
+    if sys.version_info >= (3, 12):
+        from gopool._forkwarning import without_fork_warning
+
+        with without_fork_warning():
+            fork()
+    else:
+        fork()
 
 
 def _leave_to_parent() -> None:

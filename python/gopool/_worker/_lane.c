@@ -2,7 +2,7 @@
 //
 // The worker's side of a lane: shared memory in which tasks come and outcomes go without a system
 // call. Layout and rules: bridge/PROTOCOL.md, section 8. Twin: bridge/lane_linux.go. And its messages,
-// which go by the socket as well: _message.h.
+// which go by the socket as well: _message.h; and its system calls: _system.h.
 //
 // It is C because two processes own parts of one word: claiming a task and taking it back must be
 // one atomic step each, which Python can't express. Nothing here is Go's: a worker never loads that.
@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "_message.h"
+#include "_system.h"
 
 enum {
     AT_NOTE = 0,      // u64: number of the task begun last
@@ -437,6 +438,20 @@ static PyMethodDef module_methods[] = {
     {"encode", (PyCFunction)(void (*)(void))message_encode, METH_FASTCALL,
      "encode(*elements) -> bytes: a message's body, of up to 15 int >= 0, str and bytes (a\n"
      "contiguous memoryview will do)."},
+    {"block", system_block, METH_O, "block(fd): whoever uses this socket waits, whatever it was."},
+    {"die_with", system_die_with, METH_O,
+     "die_with(fd): be killed when the other end of the pipe closes, at once if it has already.\n\n"
+     "fd is closed; its new description stays open as long as the process. Without /proc the\n"
+     "inherited description is armed: then only the sibling that did so last is protected."},
+    {"receive", system_receive, METH_O,
+     "receive(fd) -> (bytes, descriptor or -1, whether one was lost): the next message of a socket.\n\n"
+     "b'' where the other end is closed, or where it was larger than a frame."},
+    {"send", (PyCFunction)(void (*)(void))system_send, METH_FASTCALL,
+     "send(fd, bytes): send one message; waits for room."},
+    {"signals_of_children", (PyCFunction)(void (*)(void))system_signals_of_children, METH_FASTCALL,
+     "signals_of_children(number, action, ...): what processes forked from now on set first.\n\n"
+     "action: SIG_DFL or SIG_IGN; not where somebody changes the handler meanwhile. Each call takes\n"
+     "the place of the one before; without arguments they set nothing."},
     {"identify", identify, METH_O,
      "identify(fd) -> (dev, ino): what is open under this number. OSError where nothing is."},
     {"is_still", (PyCFunction)(void (*)(void))is_still, METH_FASTCALL,

@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import _socket
-import array
 import errno
-import mmap
 import os
 
 from gopool._worker import frame, message
-from gopool._worker._lane import Lane, identify, is_still
+from gopool._worker._lane import Lane, block, identify, is_still, receive, send
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
+    import _socket
     from typing import Any
 
 REGION = "gopool-region"  # name of each memory region, as /proc shows it
@@ -23,8 +21,6 @@ REGION = "gopool-region"  # name of each memory region, as /proc shows it
 MAX_INLINE = 60_000
 
 _TELL = 2  # of Lane.doze: tell Go first
-
-_ONE_FD = _socket.CMSG_SPACE(array.array("i", [0]).itemsize)
 
 
 class ParentGone(Exception):
@@ -44,14 +40,19 @@ class Channel:
         self._bell = bell_fd, *identify(bell_fd)
         if lane is None:
             os.close(bell_fd)
-        # The C class, and memory that is not filled: a forked worker's first steps each copy the
-        # pages that they touch.
+        self._fd = fd
         self._endpoint = fd, *identify(fd)
-        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, fileno=fd)
-        self._socket.setblocking(True)  # whatever socket.setdefaulttimeout() says
-        self._buffer = mmap.mmap(-1, frame.MAX_FRAME)
-        self._view = memoryview(self._buffer)
-        self._receive = self._socket.recvmsg_into
+        self._wrapped: _socket.socket | None = None
+        block(fd)  # whatever socket.setdefaulttimeout() said where it was made
+
+    @property
+    def _socket(self) -> _socket.socket:
+        """The socket as an object, for what takes more than a message."""
+        if self._wrapped is None:
+            import _socket
+
+            self._wrapped = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, fileno=self._fd)
+        return self._wrapped
 
     def receive(self) -> tuple[Any, int]:
         """Wait for a task, which is begun with that, or for Stop.
@@ -75,7 +76,7 @@ class Channel:
             if asleep:
                 self._check()
                 if asleep == _TELL:
-                    self._socket.send(message.pack_dozing())
+                    send(self._fd, message.pack_dozing())
                 task, fd = self._receive_message()
                 lane.rouse()
                 if task != ():
@@ -84,17 +85,16 @@ class Channel:
                     return task, fd
 
     def _receive_message(self) -> tuple[Any, int]:
-        size, ancillary, flags, _ = self._receive([self._buffer], _ONE_FD)
-        fd = _descriptor(ancillary)
-        if size == 0 or flags & _socket.MSG_TRUNC:
+        data, fd, lost = receive(self._fd)
+        if not data:
             raise ParentGone
         # A process that may open no more descriptors receives the frame without its own.
-        came = fd >= 0 or bool(flags & _socket.MSG_CTRUNC)
-        return message.decode_task(frame.body(self._view, size), came), fd
+        came = fd >= 0 or lost
+        return message.decode_task(frame.body(memoryview(data), len(data)), came), fd
 
     def send(self, data: bytes) -> None:
         """Send a whole frame."""
-        self._socket.send(data)
+        send(self._fd, data)
 
     def send_done(self, task: int, status: int, chunks: list[Any]) -> None:
         """Send the outcome of a task by the socket; large ones in a region.
@@ -105,9 +105,12 @@ class Channel:
         """
         if len(chunks) == 1 and len(chunks[0]) <= MAX_INLINE:
             self._check()
-            self._socket.send(message.pack_done(task, status, chunks[0]))
+            send(self._fd, message.pack_done(task, status, chunks[0]))
             return
         try:
+            import _socket
+            import array
+
             from gopool._worker import regions, warm
 
             fd, size = regions.write(chunks)
@@ -139,16 +142,7 @@ class Channel:
             self.lane = None
             if is_still(*self._bell):
                 os.close(self._bell[0])
-        if is_still(*self._endpoint):
-            self._socket.close()
-        else:
-            self._socket.detach()  # the number is something of the task's
-
-
-def _descriptor(ancillary: list[tuple[int, int, bytes]]) -> int:
-    for level, kind, data in ancillary:
-        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-            fds = array.array("i")
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-            return fds[0]
-    return -1
+        if self._wrapped is not None:
+            self._wrapped.detach()
+        if is_still(*self._endpoint):  # else the number is something of the task's
+            os.close(self._fd)

@@ -31,7 +31,7 @@ from gopool._worker.call import (
 from gopool._worker.channel import Channel, ParentGone, RegionError
 from gopool._worker.lane import open_lane
 from gopool._worker.passing import PassedFD
-from gopool._worker.pickling import Dumper
+from gopool._worker.pickling import Dumper, spare_dumper
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Worker:
         self._publish = _nowhere if channel.lane is None else channel.lane.publish
         self._maxtasks = maxtasks
         self._wrap_exception = wrap_exception
-        self._dumper = Dumper()
+        self._dumper = spare_dumper()
         self._definitions: dict[int, Definition] = {}
         self._in_user_code = False
         self._is_worker = True  # False in a child that a task forked

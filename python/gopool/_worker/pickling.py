@@ -165,6 +165,15 @@ def _reduce_array(array: Any) -> Any:
     return array.__reduce_ex__(protocol)
 
 
+_spare = [Dumper()]
+_spare[0].pickler()
+
+
+def spare_dumper() -> Dumper:
+    """One that lay ready before this process was forked, where nobody has taken it."""
+    return _spare.pop() if _spare else Dumper()
+
+
 def dumps(obj: Any) -> bytes:
     """Pickle one object into bytes, with all that belongs to it."""
     return bytes(reduction.ForkingPickler.dumps(obj))
