@@ -25,6 +25,8 @@ TYPE_CHECKING = False  # typing is not imported at run time: it costs millisecon
 if TYPE_CHECKING:
     from typing import Any
 
+_fork.guard_forks()
+
 _NAME = "gopool._native._pyapi"
 
 # What Go maps at start (measured: 1.2 GB do, 0.6 GB abort the process) and the threads it makes.

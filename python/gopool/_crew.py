@@ -110,11 +110,14 @@ class Member:
         self.note_start()
 
     def note_start(self) -> None:
-        """Say that the process is started."""
+        """Say that the process is started, and read what it writes to a captured stderr."""
         # Kept, since the user may close the process object; one of a context of the user's own
         # may even have none.
         self.pid = getattr(self.process, "pid", 0)
         self.started = True
+        if self.capture is not None:
+            self.capture.begin()
+        util.debug("added worker")
 
     def runs(self) -> bool:
         """Whether the process was started and has not ended."""
@@ -219,25 +222,18 @@ class Crew:
                 else:
                     self._start(members)
             finally:
+                self._processes.extend(each.process for each in members if each.started)
                 for member in (each for each in members if not each.started):
                     self._dismiss(member)
-                started = (each.process for each in members if each.started)
-                # Where it was interrupted right then it is not in the list.
-                self._processes.extend(each for each in started if each not in self._processes)
                 if self._handle:
                     self._attach_all()
 
     def _start(self, members: list[Member]) -> None:
-        together = all(_forkall.fits(member.process) for member in members)
-        if together:
+        if len(members) > 1 and all(_forkall.fits(member.process) for member in members):
             _forkall.start_all(members)
-        for member in members:
-            if not together:
+        else:
+            for member in members:
                 member.start()
-            self._processes.append(member.process)
-            if member.capture is not None:
-                member.capture.begin()
-            util.debug("added worker")
 
     def _start_without_sigint(self, members: list[Member]) -> None:
         """Block SIGINT in this thread, and in the processes that it starts until they unblock it.

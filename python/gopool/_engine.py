@@ -151,8 +151,8 @@ class Engine:
             where no signal's handler comes; it gives back what there is, wherever this was cut.
         """
         with _fork.unforked():
-            if not _engines and not _watches and _after_fork_in_child in _fork.hooks:
-                _fork.hooks.remove(_after_fork_in_child)  # it has nothing to do in the workers
+            if not _engines and not _watches:
+                _fork.not_in_child(_after_fork_in_child)  # it has nothing to do in the workers
             self._wake_fd = _fork.hold(self._owned, os.eventfd, 0, os.EFD_CLOEXEC)
         self.crew.bell = self._wake_fd
         self._places = Places(self._wake_fd)
@@ -168,8 +168,7 @@ class Engine:
             self.maintenance.ensure_started()  # workers will end, whatever callbacks wait for
         with _fork.unforked():
             _engines.add(self)
-            if _after_fork_in_child not in _fork.hooks:
-                _fork.in_child(_after_fork_in_child)
+            _fork.in_child(_after_fork_in_child)
         self._up = True
 
     def _open(self, maxtasks: int) -> None:

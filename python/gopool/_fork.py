@@ -18,6 +18,7 @@ that a number which means something else by now is never closed.
 from __future__ import annotations
 
 import os
+import sys
 from _thread import RLock, _count, get_ident
 from collections import deque
 from collections.abc import Callable
@@ -33,7 +34,7 @@ generation = 0  # how many forks of processes with gopool lie between the first 
 
 _owned: set[int] = set()
 _mapped: set[mmap] = set()
-hooks: list[Callable[[], None]] = []  # what in_child() was called with
+_hooks: list[Callable[[], None]] = []  # what in_child() was called with
 _concerned = False  # whether there was ever anything in these three
 # By thread: the descriptors that stay open in a child that it forks. A plain dict, so that taking
 # them out again is one step (_threads.py says why).
@@ -109,25 +110,27 @@ def unforked() -> RLock:
     """Let no other thread fork inside the block that is entered with the result, nor enter another:
     for making descriptors and registering them, and for loading Go.
 
-    The block takes no lock of gopool's, since a fork takes this one last. The lock itself is given:
-    a signal's handler that raises can't come between its taking and the block.
+    The block forks nothing and takes no lock that anybody takes round forks. The lock itself is
+    given: a signal's handler that raises can't come between its taking and the block.
     """
-    global _guarding
-    if not _guarding:
-        # Not before anybody needs it: a program that only starts processes forks quicker so.
-        _guard_forks()
-        _guarding = True
     return _whole
 
 
-def _guard_forks() -> None:
-    """Have the lock held round every fork; a second time does no harm.
+def guard_forks() -> None:
+    """Have the lock of unforked() held round every fork: called by what uses it, at its import.
 
-    The hooks are C functions: no signal's handler comes before them, and they touch few pages.
+    Not here: a program that only starts processes forks quicker without. The hooks are C
+    functions: no signal's handler comes before them, and they touch few pages.
     """
-    # A fork of another thread that has begun already has not taken the lock.
-    release = _owned_release() if _count() else _whole.release
-    os.register_at_fork(before=_whole.acquire, after_in_parent=release)
+    global _guarding
+    if not _guarding:
+        _hold_in_forks(_whole)
+        # Who holds logging's lock may fork, so it is taken before: what is registered last is
+        # called first. If logging is imported later it does so itself.
+        lock = getattr(sys.modules.get("logging"), "_lock", None)
+        if lock is not None:
+            _hold_in_forks(lock)
+        _guarding = True  # where it is interrupted before, twice: that does no harm
 
 
 def in_child(hook: Callable[[], None]) -> None:
@@ -137,7 +140,14 @@ def in_child(hook: Callable[[], None]) -> None:
     """
     global _concerned
     _concerned = True
-    hooks.append(hook)
+    if hook not in _hooks:
+        _hooks.append(hook)
+
+
+def not_in_child(hook: Callable[[], None]) -> None:
+    """Undo in_child(), where that was called."""
+    if hook in _hooks:
+        _hooks.remove(hook)
 
 
 def _after_fork_in_child() -> None:
@@ -165,17 +175,23 @@ def _drop() -> None:
     _owned.clear()
     _mapped.clear()
     passing.clear()
-    for hook in hooks:
+    for hook in _hooks:
         hook()
 
 
-def _owned_release() -> Callable[[], object]:
-    """What calls _whole.release() where this thread has the lock."""
+def _hold_in_forks(lock: RLock) -> None:
+    # A fork of another thread that has begun already has not taken the lock.
+    release = _owned_release(lock) if _count() else lock.release
+    os.register_at_fork(before=lock.acquire, after_in_parent=release)
+
+
+def _owned_release(lock: RLock) -> Callable[[], object]:
+    """What calls lock.release() where this thread has the lock."""
     return map(
         methodcaller("__call__"),
         map(
-            {True: _whole.release, False: int}.__getitem__,
-            map(methodcaller("_is_owned"), repeat(_whole)),
+            {True: lock.release, False: int}.__getitem__,
+            map(methodcaller("_is_owned"), repeat(lock)),
         ),
     ).__next__
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from multiprocessing import context as stdlib
 from multiprocessing import popen_fork
 from multiprocessing import process as stdlib_process
+from types import ModuleType
 
 from gopool import _fork, context, popen
 
@@ -36,26 +37,39 @@ class _Later(popen.ForkPopen):
 def fits(process: Any) -> bool:
     """Whether start() is the standard library's, by gopool's ForkPopen, and will be let."""
     kind = type(process)
-    if getattr(kind, "start", None) is not stdlib_process.BaseProcess.start:
-        return False
-    ours = kind._Popen is context.ForkProcess._Popen or (
-        kind._Popen is stdlib.ForkProcess._Popen and popen_fork.Popen is popen.ForkPopen
+    start, opener = getattr(kind, "start", None), getattr(kind, "_Popen", None)
+    if opener is context.ForkProcess._Popen:
+        ours = _is_of(context, opener)
+    else:
+        ours = opener is stdlib.ForkProcess._Popen and popen_fork.Popen is popen.ForkPopen
+        ours = ours and _is_of(stdlib, opener)
+    return (
+        ours
+        and start is stdlib_process.BaseProcess.start
+        and _is_of(stdlib_process, start)
+        and not {"start", "_Popen"} & process.__dict__.keys()
+        and not stdlib_process.current_process()._config.get("daemon")  # type: ignore[attr-defined]
     )
-    return ours and not stdlib_process.current_process()._config.get("daemon")  # type: ignore[attr-defined]
+
+
+def _is_of(module: ModuleType, function: Any) -> bool:
+    """Whether a module's function is its own: nobody has put another in its place."""
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_filename == module.__file__
 
 
 def start_all(members: Sequence[Member]) -> None:
     """Do what multiprocessing.process.BaseProcess.start() does for the process of each.
 
     Raises:
-        OSError: one could not be forked. Those before it are started.
+        OSError: one could not be forked. Those before it are started, whatever is raised.
     """
+    thread = get_ident()
     stdlib_process._cleanup()  # type: ignore[attr-defined]
     popens = _prepare(members)
     native = popen.loaded_go()
 
     def fork() -> None:
-        thread = get_ident()
         for member, each in zip(members, popens, strict=True):
             _fork.passing[thread] = member.passed()
             each.fork(member.process)
@@ -66,7 +80,7 @@ def start_all(members: Sequence[Member]) -> None:
         else:
             popen.fork_beside_go(native, fork)
     finally:
-        _fork.passing.pop(get_ident(), None)
+        _fork.passing.pop(thread, None)
         for member, each in zip(members, popens, strict=True):
             if hasattr(each, "pid"):  # else its fork was cut short, and its worker will be ended
                 _finish(member.process, each)

@@ -6,7 +6,8 @@ need not copy each page of the heap that it writes afterwards: together a tenth 
 Pool() to its first result.
 
 What is left of Go in a child are its runtime's signal handlers, which would read the heap. So the
-child begins by setting those signals as Python knows them. Where somebody else has a handler, such
+child begins by setting those signals as Python knows them, and the program's own handlers follow
+with the hooks of _fork. Where somebody else has a handler, such
 as faulthandler, the heap is not hidden: one that Go found can't be put back, and one that came
 after Go may call Go's in turn.
 """
@@ -29,7 +30,7 @@ _HANDLED = _signal.SIGBUS, _signal.SIGFPE, _signal.SIGSEGV, _signal.SIGPIPE, _si
 
 _hideable = False  # whether the heap of the Go that this process has loaded may be hidden
 hiding = False  # Go was asked to hide it
-_handlers: list[tuple[int, Any]] = []  # meanwhile: the program's own
+handlers: list[tuple[int, Any]] = []  # meanwhile: the program's own
 
 
 def handled() -> set[int]:
@@ -48,7 +49,8 @@ def handled() -> set[int]:
 
 def note(native: Any, before: set[int]) -> None:
     """Have Go note its handlers, right after it was loaded; `before`: handled() until then."""
-    global _hideable
+    global hiding, _hideable
+    hiding = False  # in a child that was forked in between, the parent's
     foreign = any(
         number in before and not callable(_signal.getsignal(number)) for number in _HANDLED
     )
@@ -56,37 +58,25 @@ def note(native: Any, before: set[int]) -> None:
 
 
 def hide(native: Any) -> None:
-    """Leave the heap of this process's Go out of forks until show(), where that can be done.
+    """Leave the heap of this process's Go out of forks, where that can be done.
 
-    The caller is in a block of _fork.unforked(): a child that another thread forks meanwhile might
-    end a thread that has used Go, which then looks at the heap.
+    Undone, where `hiding` is set afterwards, by HeapShow() and signals_of_children(): C functions,
+    called by whoever forks, who can't be cut short there.
     """
     global hiding
     if _hideable:
         hiding = True
         if native.HeapHide() == 1:
             known = [(number, _signal.getsignal(number)) for number in _HANDLED]
-            _handlers[:] = [pair for pair in known if callable(pair[1])]
-            if _handlers and _restore_handlers not in _fork.hooks:
+            handlers[:] = [pair for pair in known if callable(pair[1])]
+            if handlers:
                 _fork.in_child(_restore_handlers)
             plain = (pair for pair in known if pair[1] in (_signal.SIG_DFL, _signal.SIG_IGN))
             signals_of_children(*chain.from_iterable(plain))
 
 
-def show(native: Any) -> None:
-    """Undo hide(), whatever that did."""
-    global hiding
-    try:
-        if hiding:
-            native.HeapShow()
-    finally:
-        hiding = False
-        _handlers.clear()
-        signals_of_children()
-
-
 def _restore_handlers() -> None:
     """In a child of a program that has handlers of its own: put them in the place of Go's."""
-    for number, handler in _handlers:
+    for number, handler in handlers:
         _signal.signal(number, handler)
-    _handlers.clear()
+    handlers.clear()

@@ -39,6 +39,9 @@ _HAS_ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT  # for waitid, which reaps not
 unadopted: dict[tuple[int, int], list[Adopted]] = {}
 
 
+_beside = _fork.generation, RLock()  # held by whoever forks beside a loaded Go
+
+
 def open_pidfd(pid: int, sentinel: int | None = None) -> int:
     """A pidfd of a child; -1 where it is gone (and reaped) already.
 
@@ -303,15 +306,30 @@ class ForkPopen(Adopted, popen_fork.Popen):
 
 
 def fork_beside_go(native: Any, fork: Callable[[], None]) -> None:
-    """Call what forks; Go's heap stays out of the children, and no warning tells of its threads."""
-    from gopool import _heap
+    """Call what forks; Go's heap stays out of the children, and no warning tells of its threads.
 
-    with _fork.unforked():
+    The lock is no fork's: os.fork() takes locks of other packages, which may take _fork's after
+    theirs. So a child that another thread forks meanwhile, by os.fork() itself, lacks the heap as
+    well; it does not need it either, unless a thread that has used Go ends there.
+    """
+    global _beside
+    from gopool import _heap
+    from gopool._worker._lane import signals_of_children
+
+    if _beside[0] != _fork.generation:
+        _beside = _fork.generation, RLock()  # the other one may be a thread's of the parent
+    with _beside[1]:
         try:
             _heap.hide(native)
             _quietly(fork)
         finally:
-            _heap.show(native)
+            try:
+                if _heap.hiding:
+                    native.HeapShow()
+            finally:
+                signals_of_children()
+                _heap.hiding = False
+                _heap.handlers.clear()
 
 
 def _quietly(fork: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ import array
 import gc
 import multiprocessing
 import pickle
+import socket
 import subprocess
 import sys
 import threading
@@ -634,3 +635,18 @@ def test_what_is_loaded() -> None:
         [sys.executable, "-c", NO_NUMPY], capture_output=True, text=True, timeout=TIMEOUT, cwd="/"
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_default_timeout_of_sockets(start_method: str) -> None:
+    """It is for the program's sockets: a worker waits for its tasks as long as it takes."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(0.05)
+    try:
+        with gopool.get_context(start_method).Pool(1) as pool:
+            pool.apply(socket.setdefaulttimeout, (0.05,))  # under spawn a worker has its own
+            pid = pool.apply(f.pid)
+            assert pool.apply(bytes, (N,)) == bytes(N)
+            threading.Event().wait(0.1)  # idle for longer than the timeout
+            assert pool.apply(f.pid) == pid
+    finally:
+        socket.setdefaulttimeout(before)

@@ -414,8 +414,12 @@ IMPORTED_AT_A_FORK = """
 import os
 import threading
 
+go_on = threading.Event()
+other = threading.Thread(target=go_on.wait)
+other.start()
+
 def import_gopool():
-    import gopool._fork
+    import gopool._core  # it has forks take the lock
 
 os.register_at_fork(before=import_gopool)
 for _ in range(3):
@@ -433,10 +437,79 @@ thread = threading.Thread(target=enter, args=(entered,))
 thread.start()
 thread.join(20)
 assert entered == [True]
+go_on.set()
+other.join()
 print("done")
 """
 
 
 def test_imported_while_a_fork_goes_on(tmp_path: Any) -> None:
     """A fork that has begun before releases no lock that it has not taken; each later one does."""
-    f.assert_silent_success(f.run_script(tmp_path, IMPORTED_AT_A_FORK), "done\n")
+    flags = ("-W", "ignore:This process:DeprecationWarning")
+    f.assert_silent_success(f.run_script(tmp_path, IMPORTED_AT_A_FORK, flags=flags), "done\n")
+
+
+LOGGING_HELD = """
+import os
+import sys
+import threading
+
+{first}
+import gopool
+context = gopool.get_context("fork")
+context.Pool(2).terminate()
+import logging
+
+def fork(stop):
+    while not stop.is_set():
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+sys.setswitchinterval(1e-4)
+stop = threading.Event()
+forker = threading.Thread(target=fork, args=(stop,))
+forker.start()
+for _ in range(10):
+    with context.Pool(3) as pool:
+        pool.map(abs, [1])
+    with logging._lock:
+        process = context.Process(target=abs, args=(1,))
+        process.start()
+    process.join()
+stop.set()
+forker.join()
+print("done")
+"""
+
+
+@pytest.mark.parametrize("first", ["import logging", ""], ids=["before", "after"])
+def test_forks_beside_whoever_holds_loggings_lock(tmp_path: Any, first: str) -> None:
+    """os.fork() takes logging's lock, and gopool's; whoever holds the one may fork."""
+    flags = ("-W", "ignore:This process:DeprecationWarning")
+    script = LOGGING_HELD.format(first=first)
+    f.assert_silent_success(f.run_script(tmp_path, script, flags=flags), "done\n")
+
+
+NESTED_TWICE = """
+import gopool
+
+def nested():
+    with gopool.Pool(1) as pool:
+        first = pool.apply(abs, (-1,))
+    with gopool.Pool(2) as pool:
+        return first, pool.apply(abs, (-2,))
+
+if __name__ == "__main__":
+    gopool.set_start_method("fork")
+    with gopool.Pool(1) as pool:
+        pool.apply(abs, (-3,))
+    with gopool.Pool(1, daemon=False) as pool:
+        print(pool.apply(nested))
+"""
+
+
+def test_pools_in_a_worker_that_was_forked_beside_go(tmp_path: Any) -> None:
+    """What its parent did around the fork is not the worker's to undo."""
+    f.assert_silent_success(f.run_script(tmp_path, NESTED_TWICE), "(1, 2)\n")

@@ -29,7 +29,7 @@ import pytest
 
 import functions as f
 import gopool
-from gopool import _core, _fork
+from gopool import _core, _fork, _heap
 
 LONG = bool(os.environ.get("GOPOOL_CHAOS"))
 PATIENCE = 20  # seconds for what must come
@@ -122,6 +122,8 @@ class Holdings:
         self.children = _children()
         self.threads = set(threading.enumerate())
         self.pools = _core.load().PoolCount()
+        # What is so round a fork only.
+        self.forking = _heap.hiding or bool(_heap.handlers) or bool(_fork.passing)
 
     def more(self, than: Holdings) -> list[str]:
         """What is here and was not there, in words."""
@@ -130,6 +132,8 @@ class Holdings:
         words += [f"{thread}" for thread in self.threads - than.threads]
         if self.pools > than.pools:
             words.append(f"{self.pools - than.pools} pools in Go")
+        if self.forking:
+            words.append("what is so round a fork")
         return words
 
 

@@ -158,7 +158,7 @@ static PyObject *system_receive(PyObject *Py_UNUSED(module), PyObject *arg) {
     int fd = as_fd(arg);
     if (fd < 0)
         return NULL;
-    char data[FRAME_SIZE];  // of the stack only what comes is touched
+    static char data[FRAME_SIZE];  // one thread receives, and its stack may be a small one
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
     struct iovec vector = {data, sizeof data};
     struct msghdr message;

@@ -43,7 +43,7 @@ class Channel:
         self._fd = fd
         self._endpoint = fd, *identify(fd)
         self._wrapped: _socket.socket | None = None
-        block(fd)  # whatever socket.setdefaulttimeout() said where it was made
+        block(fd)  # whatever it said where the pair was made
 
     @property
     def _socket(self) -> _socket.socket:
@@ -52,6 +52,7 @@ class Channel:
             import _socket
 
             self._wrapped = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, fileno=self._fd)
+            self._wrapped.setblocking(True)  # whatever socket.setdefaulttimeout() says here
         return self._wrapped
 
     def receive(self) -> tuple[Any, int]:
