@@ -27,8 +27,8 @@ class Event:
     """One thing that happened.
 
     Attributes:
-        kind: str, such as "start", "end", "crash", "retire", "restart", "timeout", "retry",
-            "broken".
+        kind: str: "start", "end", "crash", "retire", "limit", "restart", "timeout", "retry" or
+            "broken". Those of one death may come in any order.
         name: str, the process's name, or "".
         pid: int, the process that it happened to, or None.
         exitcode: int, negative for a signal; None where there is none, or nobody knows it.
