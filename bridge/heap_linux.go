@@ -25,7 +25,6 @@ type Heap struct {
 	mu          sync.Mutex
 	found       bool    // its mapping was looked for
 	first, size uintptr // 0 where it is not to be had
-	hidden      bool
 }
 
 // faultSignals are those for which a handler may be installed on top of Go's that calls Go's in
@@ -36,7 +35,7 @@ var faultSignals = [...]unix.Signal{unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV}
 var errNoHeap = errors.New("bridge: Go's heap is not in an anonymous mapping of its own")
 
 // NewHeap notes which handlers faults have now: to be called before anybody else can have installed
-// one after Go. The heap is looked up when it is first hidden, since that takes a millisecond, which
+// one after Go. The heap is looked up when it is first asked for, since that takes a millisecond, which
 // the first pool of a process would wait for.
 func NewHeap() (*Heap, error) {
 	h := &Heap{}
@@ -86,41 +85,20 @@ func mappingOf(maps io.Reader, address uintptr) (first, size uintptr, err error)
 	return 0, 0, errors.Join(errNoHeap, lines.Err())
 }
 
-// Hide leaves the heap out of the forks of this process until Show, as memory that reads as zero;
-// false: it stays in, since a handler of somebody else's would hand faults on to Go's, or since
-// the kernel can't leave it out.
-func (h *Heap) Hide() bool {
+// Region is the memory to be left out of forks, as memory that reads as zero; false: none, since a
+// handler of somebody else's would hand faults on to Go's.
+func (h *Heap) Region() (first, size uintptr, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for i, s := range faultSignals {
 		if handler, err := handlerOf(s); err != nil || handler != h.handlers[i] {
-			return false
+			return 0, 0, false
 		}
 	}
 	if !h.find() {
-		return false
+		return 0, 0, false
 	}
-	h.hidden = true // also where it fails halfway
-	return h.advise(unix.MADV_WIPEONFORK) == nil
-}
-
-// Show undoes Hide, whatever that said; a second one does nothing.
-func (h *Heap) Show() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.hidden {
-		h.hidden = false
-		_ = h.advise(unix.MADV_KEEPONFORK) // it can't fail where Hide did not
-	}
-}
-
-// advise calls madvise by itself: x/sys takes slices, and the memory is not one.
-func (h *Heap) advise(advice int) error {
-	_, _, errno := unix.RawSyscall(unix.SYS_MADVISE, h.first, h.size, uintptr(advice))
-	if errno != 0 {
-		return fmt.Errorf("bridge: madvise: %w", errno)
-	}
-	return nil
+	return h.first, h.size, true
 }
 
 // kernelAction is struct sigaction as the system call has it, on every Linux that Go knows but mips.

@@ -3,7 +3,6 @@
 package bridge
 
 import (
-	"os"
 	"strings"
 	"testing"
 	"unsafe"
@@ -49,24 +48,21 @@ func TestMappingOfWhatIsNoMap(t *testing.T) {
 	assert.ErrorContains(t, err, "/proc/self/maps")
 }
 
-func TestHeapIsHiddenAndShown(t *testing.T) {
+func TestRegionHoldsTheHeap(t *testing.T) {
 	h, err := NewHeap()
 	require.NoError(t, err)
-	require.True(t, h.Hide())
-	assert.LessOrEqual(t, h.first, uintptr(unsafe.Pointer(h)))
-	assert.True(t, hasFlag(t, h, "wf"))
-	h.Show()
-	h.Show()
-	assert.False(t, hasFlag(t, h, "wf"))
+	first, size, ok := h.Region()
+	require.True(t, ok)
+	assert.LessOrEqual(t, first, uintptr(unsafe.Pointer(h)))
+	assert.Greater(t, first+size, uintptr(unsafe.Pointer(h)))
 }
 
-func TestHeapStaysWhereAnotherHandlerIsOnTop(t *testing.T) {
+func TestNoRegionWhereAnotherHandlerIsOnTop(t *testing.T) {
 	h, err := NewHeap()
 	require.NoError(t, err)
 	h.handlers[0]++ // as if the handler of now were another's
-	assert.False(t, h.Hide())
-	require.True(t, h.find())
-	assert.False(t, hasFlag(t, h, "wf"))
+	_, _, ok := h.Region()
+	assert.False(t, ok)
 }
 
 func TestHandlerOf(t *testing.T) {
@@ -75,21 +71,4 @@ func TestHandlerOf(t *testing.T) {
 	assert.Greater(t, handler, uintptr(1), "Go handles it")
 	_, err = handlerOf(unix.Signal(65))
 	assert.ErrorIs(t, err, unix.EINVAL)
-}
-
-// hasFlag looks into /proc/self/smaps for a flag of the mapping that holds the heap's first byte.
-func hasFlag(t *testing.T, h *Heap, flag string) bool {
-	text, err := os.ReadFile("/proc/self/smaps")
-	require.NoError(t, err)
-	inside := false
-	for line := range strings.SplitSeq(string(text), "\n") {
-		if flags, ok := strings.CutPrefix(line, "VmFlags:"); ok && inside {
-			return strings.Contains(flags, " "+flag)
-		}
-		if first, _, err := mappingOf(strings.NewReader(line), h.first); err == nil {
-			inside = first <= h.first
-		}
-	}
-	t.Fatal("the mapping is not in smaps")
-	return false
 }

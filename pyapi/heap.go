@@ -8,7 +8,7 @@ import "gopool/bridge"
 var heap *bridge.Heap
 
 // HeapNote prepares what leaves Go's heap out of forks; it is called once, right after loading. The
-// result is negative where that can't be done; HeapHide and HeapShow are not called then.
+// result is negative where that can't be done; HeapFirst and HeapSize are not called then.
 func HeapNote() int {
 	found, err := bridge.NewHeap()
 	if err != nil {
@@ -18,18 +18,15 @@ func HeapNote() int {
 	return 0
 }
 
-// HeapHide leaves the heap out of forks until HeapShow; 0: it can't be done just now.
-func HeapHide() int {
-	if heap.Hide() {
-		return 1
-	}
-	return 0
+// HeapFirst is the address of the memory to be left out of forks, which has HeapSize bytes; 0: it
+// must stay in just now.
+func HeapFirst() int {
+	first, _, _ := heap.Region()
+	return int(first)
 }
 
-// HeapShow undoes HeapHide, whatever that said, and where it was never called.
-func HeapShow() int {
-	if heap != nil {
-		heap.Show()
-	}
-	return 0
+// HeapSize is its size.
+func HeapSize() int {
+	_, size, _ := heap.Region()
+	return int(size)
 }

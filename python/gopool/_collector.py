@@ -22,7 +22,7 @@ from multiprocessing import pool as stdlib
 from gopool import _fork, _jobs
 from gopool._jobs import AsyncResult, MapResult
 from gopool._reserve import Places
-from gopool._threads import Thread
+from gopool._threads import Thread, read_event
 from gopool.exceptions import (
     BrokenPoolError,
     GopoolError,
@@ -133,7 +133,7 @@ class Collector:
                 self._places.of_result.renew()
                 self._after_batch()
             elif taken == 0:
-                os.eventfd_read(self._wake_fd)
+                read_event(self._wake_fd)
                 if self.pool() is None:
                     self.on_dropped()
             elif taken == _SCARCE:

@@ -24,7 +24,7 @@ from multiprocessing import util
 
 from gopool import _core, _fork, _forkall, _lastwords, _lifeline, popen
 from gopool._lastwords import LastWords
-from gopool._threads import Thread
+from gopool._threads import Thread, read_event
 from gopool._worker import loop
 from gopool._worker.passing import PassedFD
 
@@ -98,15 +98,21 @@ class Member:
         """Start the process."""
         thread = get_ident()
         here = thread, _fork.generation
+        # A handler may start a pool while another is started.
+        passing, unadopted = _fork.passing.get(thread), popen.unadopted.get(here)
         try:
             _fork.passing[thread] = self.passed()
-            try:
-                popen.unadopted[here] = self.popens
-                self.process.start()
-            finally:
-                popen.unadopted.pop(here, None)
+            popen.unadopted[here] = self.popens
+            self.process.start()
         finally:
-            _fork.passing.pop(thread, None)
+            if unadopted is None:
+                popen.unadopted.pop(here, None)
+            else:
+                popen.unadopted[here] = unadopted
+            if passing is None:
+                _fork.passing.pop(thread, None)
+            else:
+                _fork.passing[thread] = passing
         self.note_start()
 
     def note_start(self) -> None:
@@ -540,7 +546,7 @@ class Maintenance:
         """Sleep until there is news, or until something is due."""
         due = [moment for moment in (self._due, self._kill_at) if moment is not None]
         if not due or popen.readable(self._event_fd, min(due) - time.monotonic()):
-            os.eventfd_read(self._event_fd)
+            read_event(self._event_fd)
 
     def _schedule(self, verdict: int) -> None:
         if verdict > 0:

@@ -65,6 +65,7 @@ def start_all(members: Sequence[Member]) -> None:
         OSError: one could not be forked. Those before it are started, whatever is raised.
     """
     thread = get_ident()
+    before = _fork.passing.get(thread)  # a handler may start a pool while another is started
     stdlib_process._cleanup()  # type: ignore[attr-defined]
     popens = _prepare(members)
     native = popen.loaded_go()
@@ -80,7 +81,10 @@ def start_all(members: Sequence[Member]) -> None:
         else:
             popen.fork_beside_go(native, fork)
     finally:
-        _fork.passing.pop(thread, None)
+        if before is None:
+            _fork.passing.pop(thread, None)
+        else:
+            _fork.passing[thread] = before
         for member, each in zip(members, popens, strict=True):
             if hasattr(each, "pid"):  # else its fork was cut short, and its worker will be ended
                 _finish(member.process, each)
@@ -89,13 +93,17 @@ def start_all(members: Sequence[Member]) -> None:
 
 def _prepare(members: Sequence[Member]) -> list[_Later]:
     here = get_ident(), _fork.generation
+    before = popen.unadopted.get(here)
     popens = []
     try:
         for member in members:
             popen.unadopted[here] = member.popens
             popens.append(_Later(member.process))
     finally:
-        popen.unadopted.pop(here, None)
+        if before is None:
+            popen.unadopted.pop(here, None)
+        else:
+            popen.unadopted[here] = before
     return popens
 
 

@@ -19,7 +19,7 @@ import os
 from itertools import chain
 
 from gopool import _fork
-from gopool._worker._lane import signals_of_children
+from gopool._worker._lane import leave_out_of_forks
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 # What Go's runtime handles. Twin of the first three: faultSignals in bridge/heap_linux.go.
 _HANDLED = _signal.SIGBUS, _signal.SIGFPE, _signal.SIGSEGV, _signal.SIGPIPE, _signal.SIGURG
+_NO_FAULTS = _signal.SIGPIPE, _signal.SIGURG
 
 _hideable = False  # whether the heap of the Go that this process has loaded may be hidden
-hiding = False  # Go was asked to hide it
-handlers: list[tuple[int, Any]] = []  # meanwhile: the program's own
+own: list[int] = []  # meanwhile: the signals that the program has a handler in Python for
 
 
 def handled() -> set[int]:
@@ -49,34 +49,31 @@ def handled() -> set[int]:
 
 def note(native: Any, before: set[int]) -> None:
     """Have Go note its handlers, right after it was loaded; `before`: handled() until then."""
-    global hiding, _hideable
-    hiding = False  # in a child that was forked in between, the parent's
+    global _hideable
     foreign = any(
         number in before and not callable(_signal.getsignal(number)) for number in _HANDLED
     )
     _hideable = not foreign and native.HeapNote() >= 0
 
 
-def hide(native: Any) -> None:
-    """Leave the heap of this process's Go out of forks, where that can be done.
+def leave_out(native: Any) -> None:
+    """Leave the heap of this process's Go out of the forks of this thread, where that can be done.
 
-    Undone, where `hiding` is set afterwards, by HeapShow() and signals_of_children(): C functions,
-    called by whoever forks, who can't be cut short there.
+    Undone by leave_out_of_forks() and by emptying `own`.
     """
-    global hiding
-    if _hideable:
-        hiding = True
-        if native.HeapHide() == 1:
-            known = [(number, _signal.getsignal(number)) for number in _HANDLED]
-            handlers[:] = [pair for pair in known if callable(pair[1])]
-            if handlers:
-                _fork.in_child(_restore_handlers)
-            plain = (pair for pair in known if pair[1] in (_signal.SIG_DFL, _signal.SIG_IGN))
-            signals_of_children(*chain.from_iterable(plain))
+    known = [(number, _signal.getsignal(number)) for number in _HANDLED]
+    first = native.HeapFirst() if _hideable else 0
+    # Go's handler of a signal that is no fault is a child's in any case, and tells nobody.
+    own[:] = [n for n, handler in known if callable(handler) and (first or n in _NO_FAULTS)]
+    if own:
+        _fork.in_child(_restore_handlers)
+    if first:
+        plain = (pair for pair in known if pair[1] in (_signal.SIG_DFL, _signal.SIG_IGN))
+        leave_out_of_forks(first, native.HeapSize(), *chain.from_iterable(plain))
 
 
 def _restore_handlers() -> None:
     """In a child of a program that has handlers of its own: put them in the place of Go's."""
-    for number, handler in handlers:
-        _signal.signal(number, handler)
-    handlers.clear()
+    for number in own:
+        _signal.signal(number, _signal.getsignal(number))
+    own.clear()

@@ -11,6 +11,7 @@ leaves a thread that runs and that threading does not know. Two things help:
 
 from __future__ import annotations
 
+import os
 import threading
 from _thread import get_ident
 from collections.abc import Callable
@@ -100,6 +101,18 @@ class Thread(threading.Thread):
         if self.launched and self._generation == _fork.generation:
             self._started.wait()
         return super().ident
+
+
+def read_event(fd: int) -> None:
+    """Wait for an eventfd, and reset it. Before Python 3.13 os.eventfd_read() does not go on after
+    a signal that this thread was given; its handler runs in the main thread.
+    """
+    while True:
+        try:
+            os.eventfd_read(fd)
+            return
+        except InterruptedError:
+            pass
 
 
 def rescue(clean_up: Callable[[], object], done: Once | None = None) -> None:

@@ -39,9 +39,6 @@ _HAS_ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT  # for waitid, which reaps not
 unadopted: dict[tuple[int, int], list[Adopted]] = {}
 
 
-_beside = _fork.generation, RLock()  # held by whoever forks beside a loaded Go
-
-
 def open_pidfd(pid: int, sentinel: int | None = None) -> int:
     """A pidfd of a child; -1 where it is gone (and reaped) already.
 
@@ -124,25 +121,29 @@ class Adopted:
             except ProcessLookupError:
                 pass  # somebody else reaped it
             self.wait()
-        finalizer = self.finalizer
-        if finalizer is not None:
-            finalizer()
+        for finalizer in (self._release, self.finalizer):
+            if finalizer is not None:
+                finalizer()
 
     def _heed(self, native: Any) -> None:
         """Prepare to start a process beside a loaded Go."""
 
     def _adopt(self, native: Any) -> None:
-        sentinel = self.sentinel if self._status_on_sentinel else None
+        pidfds: list[int] = []
+        numbers: list[int] = []  # Go's
+        # Each step is noted as it is made: an exception of a signal's handler loses none.
+        self._release = util.Finalize(self, _release, args=(native, numbers, pidfds))
         try:
-            pidfd = open_pidfd(self.pid, sentinel)
+            _fork.take(pidfds, os.pidfd_open, self.pid)
         except OSError:
             return  # no descriptor is left, or pidfds are forbidden here: it goes without Go
-        if pidfd < 0:
+        if is_another(self.sentinel if self._status_on_sentinel else None):
+            _fork.close_all(pidfds)
             return
-        self._pidfd = _fork.own(pidfd)
+        self._pidfd = _fork.own(pidfds[0])
+        _fork.take(numbers, native.ProcessAdopt, self.pid, self._pidfd)
         # A negative number: Go's poller has no room for it.
-        self._process = max(native.ProcessAdopt(self.pid, pidfd), 0)
-        self._release = util.Finalize(self, _release, args=(native, self._process, pidfd))
+        self._process = max(numbers[0], 0)
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         if self.returncode is not None:
@@ -237,11 +238,11 @@ class Adopted:
             native.ProcessReaped(process, code, 1)
 
 
-def _release(native: Any, process: int, pidfd: int) -> None:
+def _release(native: Any, numbers: list[int], pidfds: list[int]) -> None:
     """Give up the watch and the descriptor of a process that nobody can ask for any more."""
-    if process:
-        native.ProcessReaped(process, 0, 0)  # refused where its end was reported before
-    _fork.close(pidfd)
+    if numbers and numbers[0] > 0:
+        native.ProcessReaped(numbers[0], 0, 0)  # refused where its end was reported before
+    _fork.close_all(pidfds)
 
 
 class ForkPopen(Adopted, popen_fork.Popen):
@@ -308,28 +309,17 @@ class ForkPopen(Adopted, popen_fork.Popen):
 def fork_beside_go(native: Any, fork: Callable[[], None]) -> None:
     """Call what forks; Go's heap stays out of the children, and no warning tells of its threads.
 
-    The lock is no fork's: os.fork() takes locks of other packages, which may take _fork's after
-    theirs. So a child that another thread forks meanwhile, by os.fork() itself, lacks the heap as
-    well; it does not need it either, unless a thread that has used Go ends there.
+    No lock is held: os.fork() takes other packages' locks, whose holders may fork as well.
     """
-    global _beside
     from gopool import _heap
-    from gopool._worker._lane import signals_of_children
+    from gopool._worker._lane import leave_out_of_forks
 
-    if _beside[0] != _fork.generation:
-        _beside = _fork.generation, RLock()  # the other one may be a thread's of the parent
-    with _beside[1]:
-        try:
-            _heap.hide(native)
-            _quietly(fork)
-        finally:
-            try:
-                if _heap.hiding:
-                    native.HeapShow()
-            finally:
-                signals_of_children()
-                _heap.hiding = False
-                _heap.handlers.clear()
+    try:
+        _heap.leave_out(native)
+        _quietly(fork)
+    finally:
+        leave_out_of_forks()
+        _heap.own.clear()
 
 
 def _quietly(fork: Callable[[], None]) -> None:

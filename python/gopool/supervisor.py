@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from multiprocessing import util
 
 from gopool import _core, _fork, _options, popen
+from gopool._threads import read_event
 from gopool.exceptions import ForkedChildError, GopoolError, SupervisorError
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
@@ -359,7 +360,7 @@ class Supervisor:
             poller.register(fd, select.POLLIN)
         ready = poller.poll(None if pause is None else pause * 1000 + 1)
         if any(fd == self._wake_fd for fd, _ in ready):
-            os.eventfd_read(self._wake_fd)
+            read_event(self._wake_fd)
 
     # The end.
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from typing import Any
 
@@ -122,3 +123,37 @@ def test_a_thread_with_a_small_stack() -> None:
         threading.stack_size(before)
     thread.join(60)
     assert results == [50_000]
+
+
+def test_a_pool_is_made_while_another_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a signal's handler: the workers of both get what is theirs."""
+    fork, inner = os.fork, []
+
+    def fork_late() -> int:
+        monkeypatch.undo()
+        inner.append(CONTEXT.Pool(2))
+        assert inner[0].map(f.square, [4, 5], 1) == [16, 25]
+        return fork()
+
+    monkeypatch.setattr(os, "fork", fork_late)
+    with CONTEXT.Pool(2) as pool:
+        pids = {process.pid for process in pool._pool}
+        assert pool.map(f.square, [2, 3], 1) == [4, 9]
+        assert {process.pid for process in pool._pool} == pids  # none had to be replaced
+    inner[0].terminate()
+    inner[0].join()
+
+
+def test_signals_to_the_pools_threads() -> None:
+    """A handler runs in the main thread; the thread that was given the signal goes on waiting."""
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    try:
+        with CONTEXT.Pool(2, maxtasksperchild=1) as pool:
+            assert pool.map(f.square, [2, 3], 1) == [4, 9]
+            for thread in (pool._result_handler, pool._worker_handler.thread):
+                for _ in range(20):
+                    signal.pthread_kill(thread.ident, signal.SIGUSR1)
+                    assert pool.apply(f.square, (3,)) == 9
+            assert pool._result_handler.is_alive() and pool._worker_handler.is_alive()
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -513,3 +513,44 @@ if __name__ == "__main__":
 def test_pools_in_a_worker_that_was_forked_beside_go(tmp_path: Any) -> None:
     """What its parent did around the fork is not the worker's to undo."""
     f.assert_silent_success(f.run_script(tmp_path, NESTED_TWICE), "(1, 2)\n")
+
+
+FORKED_MEANWHILE = """
+import os
+import threading
+
+import gopool
+context = gopool.get_context("fork")
+
+def use_pools(stop):
+    while not stop.is_set():
+        with context.Pool(2) as pool:
+            pool.apply(abs, (-1,))
+
+def fork(pids):
+    with context.Pool(1) as pool:
+        pool.apply(abs, (-1,))  # this thread has used Go
+    for _ in range(30):
+        pid = os.fork()
+        if pid == 0:
+            return  # the thread ends in the child, and with it what Go has of it
+        pids.append(pid)
+
+parent = os.getpid()
+stop, pids = threading.Event(), []
+others = [threading.Thread(target=use_pools, args=(stop,), daemon=True) for _ in range(2)]
+forker = threading.Thread(target=fork, args=(pids,), daemon=True)
+for thread in (*others, forker):
+    thread.start()
+forker.join()
+stop.set()
+for thread in others:
+    thread.join()
+print({os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids})
+"""
+
+
+def test_child_of_a_thread_while_others_make_pools(tmp_path: Any) -> None:
+    """What gopool leaves out of its own forks is in all others."""
+    flags = ("-W", "ignore:This process:DeprecationWarning")
+    f.assert_silent_success(f.run_script(tmp_path, FORKED_MEANWHILE, flags=flags), "{0}\n")

@@ -29,7 +29,7 @@ import pytest
 
 import functions as f
 import gopool
-from gopool import _core, _fork, _heap
+from gopool import _core, _fork, _heap, popen
 
 LONG = bool(os.environ.get("GOPOOL_CHAOS"))
 PATIENCE = 20  # seconds for what must come
@@ -123,7 +123,7 @@ class Holdings:
         self.threads = set(threading.enumerate())
         self.pools = _core.load().PoolCount()
         # What is so round a fork only.
-        self.forking = _heap.hiding or bool(_heap.handlers) or bool(_fork.passing)
+        self.forking = bool(_heap.own or _fork.passing or popen.unadopted)
 
     def more(self, than: Holdings) -> list[str]:
         """What is here and was not there, in words."""

@@ -448,10 +448,11 @@ static PyMethodDef module_methods[] = {
      "b'' where the other end is closed, or where it was larger than a frame."},
     {"send", (PyCFunction)(void (*)(void))system_send, METH_FASTCALL,
      "send(fd, bytes): send one message; waits for room."},
-    {"signals_of_children", (PyCFunction)(void (*)(void))system_signals_of_children, METH_FASTCALL,
-     "signals_of_children(number, action, ...): what processes forked from now on set first.\n\n"
-     "action: SIG_DFL or SIG_IGN; not where somebody changes the handler meanwhile. Each call takes\n"
-     "the place of the one before; without arguments they set nothing."},
+    {"leave_out_of_forks", (PyCFunction)(void (*)(void))system_leave_out_of_forks, METH_FASTCALL,
+     "leave_out_of_forks(first, size, number, action, ...): for the forks of this thread.\n\n"
+     "The memory reads as zero in the children, and where that can be done they begin by setting\n"
+     "these signals: to SIG_DFL or SIG_IGN, unless somebody has changed the handler meanwhile. Each\n"
+     "call takes the place of the one before; without arguments nothing is left out."},
     {"identify", identify, METH_O,
      "identify(fd) -> (dev, ino): what is open under this number. OSError where nothing is."},
     {"is_still", (PyCFunction)(void (*)(void))is_still, METH_FASTCALL,

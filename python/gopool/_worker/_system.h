@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -65,51 +66,74 @@ static PyObject *system_die_with(PyObject *Py_UNUSED(module), PyObject *arg) {
     Py_RETURN_NONE;
 }
 
-// What processes that are forked now do first. A handler that is another by then stays.
-static struct {
+// What this thread leaves out of its forks, and what its children do first. All of it happens within
+// fork(): no other thread forks meanwhile (_fork.py), and nothing can be cut short.
+enum { MOST_SIGNALS = 8 };
+
+static __thread struct {
+    void *first;  // of memory that reads as zero in children
+    size_t size;  // 0: nothing is left out
+    int hidden;
     int count;
     struct {
         int number, ignored;
         void (*handler)(int);
-    } signals[8];
-} of_children;
+    } signals[MOST_SIGNALS];
+} forks;
 
 static void (*handler_of(int number))(int) {
     struct sigaction action;
     return sigaction(number, NULL, &action) < 0 ? SIG_ERR : action.sa_handler;
 }
 
-static void set_signals(void) {
-    for (int i = 0; i < of_children.count; i++) {
-        struct sigaction action;
-        memset(&action, 0, sizeof action);
-        action.sa_handler = of_children.signals[i].ignored ? SIG_IGN : SIG_DFL;
-        if (handler_of(of_children.signals[i].number) == of_children.signals[i].handler)
-            sigaction(of_children.signals[i].number, &action, NULL);
-    }
-    of_children.count = 0;
+static void before_fork(void) {
+    forks.hidden = forks.size && madvise(forks.first, forks.size, MADV_WIPEONFORK) == 0;
 }
 
-static PyObject *system_signals_of_children(PyObject *Py_UNUSED(module), PyObject *const *args,
-                                            Py_ssize_t count) {
+static void after_fork(void) {
+    if (forks.hidden)
+        madvise(forks.first, forks.size, MADV_KEEPONFORK);
+    forks.hidden = 0;
+}
+
+static void after_fork_in_child(void) {
+    for (int i = 0; forks.hidden && i < forks.count; i++) {
+        struct sigaction action;
+        memset(&action, 0, sizeof action);
+        action.sa_handler = forks.signals[i].ignored ? SIG_IGN : SIG_DFL;
+        if (handler_of(forks.signals[i].number) == forks.signals[i].handler)
+            sigaction(forks.signals[i].number, &action, NULL);
+    }
+    memset(&forks, 0, sizeof forks);
+}
+
+static PyObject *system_leave_out_of_forks(PyObject *Py_UNUSED(module), PyObject *const *args,
+                                           Py_ssize_t count) {
     static int registered = 0;
-    if (!registered && pthread_atfork(NULL, NULL, set_signals) != 0)
+    if (!registered && pthread_atfork(before_fork, after_fork, after_fork_in_child) != 0)
         return PyErr_NoMemory();
     registered = 1;
-    of_children.count = 0;
-    if (count % 2 != 0 || count / 2 > (Py_ssize_t)(sizeof of_children.signals / sizeof *of_children.signals)) {
-        PyErr_SetString(PyExc_TypeError, "signals_of_children() takes up to 8 numbers and actions");
+    memset(&forks, 0, sizeof forks);
+    if (count == 0)
+        Py_RETURN_NONE;
+    if (count % 2 != 0 || count / 2 - 1 > MOST_SIGNALS) {
+        PyErr_SetString(PyExc_TypeError,
+                        "leave_out_of_forks() takes first, size, and up to 8 numbers and actions");
         return NULL;
     }
-    for (Py_ssize_t i = 0; i < count / 2; i++) {
+    forks.first = PyLong_AsVoidPtr(args[0]);
+    size_t size = PyLong_AsSize_t(args[1]);
+    if (PyErr_Occurred())
+        return NULL;
+    for (Py_ssize_t i = 1; i < count / 2; i++) {
         long number = PyLong_AsLong(args[2 * i]), ignored = PyLong_AsLong(args[2 * i + 1]);
         if (PyErr_Occurred())
             return NULL;
-        of_children.signals[i].number = (int)number;
-        of_children.signals[i].ignored = ignored != 0;
-        of_children.signals[i].handler = handler_of((int)number);
+        forks.signals[forks.count].number = (int)number;
+        forks.signals[forks.count].ignored = ignored != 0;
+        forks.signals[forks.count++].handler = handler_of((int)number);
     }
-    of_children.count = (int)(count / 2);
+    forks.size = size;
     Py_RETURN_NONE;
 }
 
