@@ -136,10 +136,12 @@ def test_a_pool_is_made_while_another_is_forked(monkeypatch: pytest.MonkeyPatch)
         return fork()
 
     monkeypatch.setattr(os, "fork", fork_late)
-    with CONTEXT.Pool(2) as pool:
-        pids = {process.pid for process in pool._pool}
-        assert pool.map(f.square, [2, 3], 1) == [4, 9]
-        assert {process.pid for process in pool._pool} == pids  # none had to be replaced
+    kinds = []
+    pool = CONTEXT.Pool(2, on_event=lambda event: kinds.append(event.kind))
+    assert pool.map(f.square, [2, 3], 1) == [4, 9]
+    pool.close()
+    pool.join()
+    assert sorted(kinds) == ["end", "end", "start", "start"]  # none had to be replaced
     inner[0].terminate()
     inner[0].join()
 
