@@ -67,12 +67,20 @@ def pool(request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.fixture
 def level(pool: Any, eventually: Any) -> Iterator[None]:
     """A cell leaves this process as many descriptors, threads and children as there were."""
-    two = partial(eventually, lambda: len(pool._pool) == 2, "two workers", PATIENCE)
+    two = partial(eventually, lambda: _has_two(pool), "two workers", PATIENCE)
     two()
     before = usage()
     yield
     two()
     assert not left_since(before)
+
+
+def _has_two(pool: Any) -> bool:
+    """Whether there are two workers, none of which has just ended and was not reaped yet."""
+    try:
+        return [_state(process.pid)[0] in "ZX" for process in pool._pool] == [False, False]
+    except OSError:
+        return False
 
 
 # The pool stays from test to test; the fixtures above look at what is left.
