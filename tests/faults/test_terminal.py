@@ -30,7 +30,8 @@ if __name__ == "__main__":
     items = [(f"{folder}/started-{i}", f"{folder}/never") for i in range(%d)]
     with gopool.get_context(method).Pool(%d) as pool:
         if how == "idle":
-            pool.map(f.square, range(20), 1)
+            # Under forkserver a worker that still boots would show its traceback (docs/design.md).
+            pool.starmap(f.meet, [(folder, i, len(items)) for i in range(len(items))], 1)
             f.touch_and_wait(*items[0])
         elif how == "map":
             pool.starmap(f.touch_and_wait, items, 1)
