@@ -35,8 +35,8 @@ var faultSignals = [...]unix.Signal{unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV}
 var errNoHeap = errors.New("bridge: Go's heap is not in an anonymous mapping of its own")
 
 // NewHeap notes which handlers faults have now: to be called before anybody else can have installed
-// one after Go. The heap is looked up when it is first asked for, since that takes a millisecond, which
-// the first pool of a process would wait for.
+// one after Go. The heap is looked up when it is first asked for, since that takes a millisecond,
+// which the first pool of a process would wait for.
 func NewHeap() (*Heap, error) {
 	h := &Heap{}
 	for i, s := range faultSignals {

@@ -375,8 +375,8 @@ def meet(folder: str, number: int, count: int) -> None:
     """Return when so many have come here: each in a worker of its own."""
     with open(f"{folder}/met-{number}", "w"):
         pass
-    while sum(name.startswith("met-") for name in os.listdir(folder)) < count:
-        time.sleep(0.002)
+    for other in range(count):
+        wait_for(f"{folder}/met-{other}")
 
 
 def sleep(seconds: float) -> None:

@@ -183,11 +183,6 @@ static PyObject *lane_claim(Lane *lane, PyObject *Py_UNUSED(ignored)) {
     return task == Py_None ? (Py_DECREF(task), copy(body)) : task;
 }
 
-static int raise_errno(void) {
-    PyErr_SetFromErrno(PyExc_OSError);
-    return -1;
-}
-
 // Wake the collector if it sleeps until there is an outcome.
 static int tell(Lane *lane) {
     _Atomic uint32_t *listen = word32(lane, AT_LISTEN);

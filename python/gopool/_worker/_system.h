@@ -24,6 +24,11 @@ enum { FRAME_SIZE = 65536 };  // MAX_FRAME in frame.py
 
 static PyObject *os_error(void) { return PyErr_SetFromErrno(PyExc_OSError); }
 
+static int raise_errno(void) {
+    os_error();
+    return -1;
+}
+
 // An int argument that is a descriptor; -1 with an exception set.
 static int as_fd(PyObject *arg) {
     long fd = PyLong_AsLong(arg);
@@ -31,8 +36,7 @@ static int as_fd(PyObject *arg) {
         return -1;
     if (fd < 0 || fd > INT_MAX) {
         errno = EBADF;
-        os_error();
-        return -1;
+        return raise_errno();
     }
     return (int)fd;
 }
