@@ -23,7 +23,7 @@ BUILD_REQUIRES := 'setuptools>=77' 'pybindgen>=0.22' wheel
 
 BENCH_GROUP = $(shell sed -n '/^bench = \[/,/^\]/s/^ *"\(.*\)",/\1/p' pyproject.toml)
 
-GO_FILES := $(shell find gopool bridge pyapi -name '*.go' ! -name '*_test.go' 2>/dev/null)
+GO_FILES := $(shell find gopool bridge pyapi \( -name '*.go' -o -name '*.c' \) ! -name '*_test.go' 2>/dev/null)
 BUILD_FILES := setup.py pyproject.toml go.mod go.sum $(wildcard build_backend/gopool_build/*.py) \
   $(wildcard python/gopool/_worker/*.[ch])
 

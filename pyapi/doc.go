@@ -11,3 +11,5 @@
 //   - No call blocks: Python waits on eventfds and pidfds, where Ctrl-C reaches it.
 //   - No logic: a function finds its object, calls one method and translates the result.
 package pyapi
+
+import _ "gopool/pyapi/monitor" // for what its C code does

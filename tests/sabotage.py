@@ -197,7 +197,7 @@ def record_or_act_star(item: tuple[str, int, str]) -> int:
 
 
 def _use_memory() -> None:
-    held = b"x" * (400 << 20)
+    held = b"x" * (600 << 20)
     signal.pause()
     del held
 

@@ -47,7 +47,7 @@ def usage() -> Usage:
     )
 
 
-def left_since(before: Usage, *, go_threads: int = 8, timeout: float = 10.0) -> list[str]:
+def left_since(before: Usage, *, go_threads: int = 16, timeout: float = 10.0) -> list[str]:
     """Wait until nothing but memory, and files, is above what was there before.
 
     Args:

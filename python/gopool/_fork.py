@@ -20,7 +20,6 @@ from __future__ import annotations
 import os
 import sys
 from _thread import RLock, _count, get_ident
-from collections import deque
 from collections.abc import Callable
 from itertools import repeat, starmap
 from operator import methodcaller
@@ -74,7 +73,7 @@ def close_all(owner: list[int]) -> None:
     while owner:
         try:
             # Each is taken out and closed in one step: none is closed twice.
-            deque(map(os.close, map(owner.pop, repeat(-1, len(owner)))), 0)
+            _ = [*map(os.close, map(owner.pop, [-1] * len(owner)))]
         except (OSError, IndexError):
             pass  # closed by a hostile user before us; by another thread or a handler meanwhile
 

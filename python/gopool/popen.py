@@ -32,6 +32,7 @@ TYPE_CHECKING = False  # typing is not imported at run time: it costs millisecon
 if TYPE_CHECKING:
     from typing import Any
 
+_CORE = "gopool._core"
 _HAS_ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT  # for waitid, which reaps nothing then
 
 # By thread, with its process: where to note the Popen objects that it makes. They are a pool's, who
@@ -71,7 +72,7 @@ def readable(fd: int, timeout: float | None) -> bool:
 
 def loaded_go() -> Any:
     """Go's functions where they are loaded, else None."""
-    core = sys.modules.get("gopool._core")
+    core = sys.modules.get(_CORE)
     return core.load() if core is not None and core.loaded() else None
 
 
@@ -96,11 +97,11 @@ class Adopted:
         self._reaping = RLock()
         self._generation = _fork.generation
         self._told: list[Any] = []  # what os.wait4() said
-        noted = unadopted.get((get_ident(), _fork.generation))
+        noted = unadopted.get((get_ident(), _fork.generation)) if unadopted else None
         if noted is not None:
             noted.append(self)
         try:
-            native = loaded_go()
+            native = loaded_go() if _CORE in sys.modules else None
             if native is not None:
                 self._heed(native)
             super().__init__(process_obj)  # type: ignore[call-arg]
@@ -151,14 +152,15 @@ class Adopted:
         if self._generation != _fork.generation:
             _leave_to_parent()
             return None
-        if flag == 0:
-            return self.wait()
+        return self.wait() if flag == 0 else self._reap()
+
+    def _reap(self) -> int | None:
         code: int | None
         with self._reaping:
             if not self._status_on_sentinel and self._read_status():
                 code = self.returncode
             else:
-                code = super().poll(flag)  # type: ignore[misc]
+                code = super().poll(os.WNOHANG)  # type: ignore[misc]
             if code is None:
                 code = self.returncode  # read meanwhile, by a signal handler's poll()
         if code is not None and self._process:
@@ -188,31 +190,28 @@ class Adopted:
         return True
 
     def wait(self, timeout: float | None = None) -> int | None:
+        """Wait for the end, without reaping: that is done by one thread at a time."""
         # In a child of os.fork there is nothing to wait for; poll() looks after that.
-        if (
-            self.returncode is None
-            and self._generation == _fork.generation
-            and not self._await_end(timeout)
-        ):
+        if self.returncode is not None or self._generation != _fork.generation:
+            return self.poll()
+        if timeout is None and self._pidfd < 0 and not self._status_on_sentinel:
+            try:
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            except ChildProcessError:
+                pass  # somebody else reaped it
+        elif not self._await_by_descriptor(timeout):
             return None
         self._over = True
-        return self.poll()
+        return self._reap()
 
-    def _await_end(self, timeout: float | None) -> bool:
-        """Wait for the end, without reaping: poll() does that, one thread at a time."""
+    def _await_by_descriptor(self, timeout: float | None) -> bool:
         if self._status_on_sentinel:
             return readable(self.sentinel, timeout)
         if self._pidfd >= 0:
             return readable(self._pidfd, timeout)
-        if timeout is not None:
-            return self._await_by_pidfd(timeout)
-        try:
-            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        except ChildProcessError:
-            pass  # somebody else reaped it
-        return True
+        return self._await_by_pidfd(timeout)
 
-    def _await_by_pidfd(self, timeout: float) -> bool:
+    def _await_by_pidfd(self, timeout: float | None) -> bool:
         made: list[int] = []
         try:
             _fork.take(made, os.pidfd_open, self.pid)
@@ -255,9 +254,6 @@ class ForkPopen(Adopted, popen_fork.Popen):
     _ends: list[int]  # of the two pipes
     _forked: list[int]  # what fork() gave
 
-    def _launch(self, process_obj: Any) -> None:
-        self.fork(process_obj)
-
     def fork(self, process_obj: Any) -> None:
         """Make the pipes and the process, which does not come back from here.
 
@@ -288,6 +284,8 @@ class ForkPopen(Adopted, popen_fork.Popen):
         # Those of the child, each taken out and closed in one step.
         _ = [*map(os.close, map(self._ends.pop, (1, 1)))]
         (self.pid,) = self._forked
+
+    _launch = fork
 
     def _heed(self, native: Any) -> None:
         # Of this object alone: without Go each child would pay for one more call.

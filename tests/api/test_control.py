@@ -20,6 +20,7 @@ import unruly as u
 import functions as f
 import gopool
 from gopool import events
+from usage import usage
 
 MB = 1 << 20
 SHORT = 0.15  # seconds; a timeout that is meant to pass
@@ -274,10 +275,11 @@ def test_retry_on(context: Any, files: Callable[[str], str]) -> None:
 
 def test_memory_limit(context: Any, files: Callable[[str], str]) -> None:
     """Beyond the limit the worker is ended and its task lost, with the reason."""
-    with context.Pool(1, worker_memory_limit=200 * MB) as pool:
+    limit = usage().memory + 100 * MB  # a forked worker has this process's
+    with context.Pool(1, worker_memory_limit=limit) as pool:
         assert pool.apply(f.square, (3,)) == 9
         with pytest.raises(gopool.WorkerLostError, match="worker_memory_limit") as caught:
-            pool.apply(u.hold_memory, (300 * MB, files("a"), files("b")))
+            pool.apply(u.hold_memory, (limit + 100 * MB, files("a"), files("b")))
         assert caught.value.exitcode == -signal.SIGKILL
         assert pool.apply(f.square, (3,)) == 9
 
@@ -285,14 +287,15 @@ def test_memory_limit(context: Any, files: Callable[[str], str]) -> None:
 def test_memory_soft_limit(context: Any, files: Callable[[str], str]) -> None:
     """Beyond the soft limit the worker ends after its task, which is done."""
     seen: list[Any] = []
-    with context.Pool(1, worker_memory_soft_limit=100 * MB, on_event=seen.append) as pool:
+    limit = usage().memory + 100 * MB  # a forked worker has this process's
+    with context.Pool(1, worker_memory_soft_limit=limit, on_event=seen.append) as pool:
         first = pool.apply(f.pid)
-        result = pool.apply_async(u.hold_memory, (150 * MB, files("a"), files("b")))
+        result = pool.apply_async(u.hold_memory, (limit + 50 * MB, files("a"), files("b")))
         while not any(event.kind == "retire" for event in list(seen)):
             assert not result.ready()
             threading.Event().wait(0.01)
         Path(files("b")).touch()
-        assert result.get(LONG) == 150 * MB
+        assert result.get(LONG) == limit + 50 * MB
         assert pool.apply(f.pid) != first
 
 

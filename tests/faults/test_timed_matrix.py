@@ -33,7 +33,7 @@ from usage import left_since, usage
 PATIENCE = 60  # seconds for what must come
 TIMEOUT = 0.1  # seconds that are meant to pass
 TIMEOUT_OF_MANY = 0.3  # the same, where the tasks beside it have that timeout too
-LIMIT = 250 << 20  # bytes
+ROOM = 100 << 20  # bytes, of a worker beyond what it has from this process by a fork
 BYSTANDERS = 4  # tasks before and after each failing one
 
 PLACES: dict[str, Callable[..., Any]] = {
@@ -55,7 +55,8 @@ MANY = ("map", "starmap", "imap", "imap_unordered")
 def pool(request: pytest.FixtureRequest) -> Iterator[Any]:
     """A pool of two workers that all cells of one start method share; nothing of it is left."""
     before = usage()
-    with gopool.get_context(request.param).Pool(2, worker_memory_limit=LIMIT) as pool:
+    limit = before.memory + ROOM
+    with gopool.get_context(request.param).Pool(2, worker_memory_limit=limit) as pool:
         with pytest.raises(gopool.WorkerLostError):  # the first one starts a thread, for good
             pool.apply(s.act, ("SIGKILL",))
         yield pool
@@ -210,7 +211,7 @@ def test_dropped_pool(pool: Any, tmp_path: Any, eventually: Any, way: str) -> No
     path = str(tmp_path / "records")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # the standard library's: not closed
-        dropped = pool._ctx.Pool(1, worker_memory_limit=LIMIT)
+        dropped = pool._ctx.Pool(1, worker_memory_limit=usage().memory + ROOM)
         result = dropped.apply_async(s.act, (way,), **asked_for(way))
         after = [dropped.apply_async(s.record, (path, i)) for i in range(BYSTANDERS)]
         reference = weakref.ref(dropped)

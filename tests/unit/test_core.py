@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -164,3 +165,31 @@ if __name__ == "__main__":
         "; 6 tasks: 4 returned, 1 raised, 1 lost",
     ):
         assert part in after
+
+
+def test_the_monitor_of_go_is_relaxed(tmp_path: Path) -> None:
+    """One thread of Go's, and no other, has a timer slack of 1 ms: pyapi/monitor."""
+    done = f.run_script(
+        tmp_path,
+        """
+        import os
+        import sys
+        from gopool import _core
+
+        def slacks():
+            return [int(open(f"/proc/{name}/timerslack_ns").read())
+                    for name in os.listdir("/proc/self/task")]
+
+        try:
+            before = slacks()
+            _core.load()
+            after = slacks()
+        except PermissionError:
+            sys.exit("not told")
+        assert after.count(1_000_000) == 1, after
+        assert {*after} - {1_000_000} == {*before}, (before, after)
+        """,
+    )
+    if done.stderr == "not told\n":
+        pytest.skip("the kernel tells a thread's slack to CAP_SYS_NICE only")
+    f.assert_silent_success(done)
