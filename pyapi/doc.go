@@ -12,4 +12,4 @@
 //   - No logic: a function finds its object, calls one method and translates the result.
 package pyapi
 
-import _ "gopool/pyapi/monitor" // for what its C code does
+import _ "gopool/pyapi/monitor" // what it does it does when it is loaded

@@ -15,6 +15,7 @@ import resource
 import signal
 import struct
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -197,9 +198,12 @@ def record_or_act_star(item: tuple[str, int, str]) -> int:
 
 
 def _use_memory() -> None:
-    held = b"x" * (600 << 20)
+    """Take more and more, until a limit ends this process; at 2 GB it stops."""
+    held = []
+    while len(held) < 40:
+        held.append(b"x" * (50 << 20))
+        time.sleep(0.02)
     signal.pause()
-    del held
 
 
 def _loop() -> None:

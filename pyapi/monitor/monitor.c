@@ -4,32 +4,42 @@
 #include <stdatomic.h>
 #include <sys/prctl.h>
 
-enum {
-    MONITOR = 1,            // which of the runtime's threads it is, after the one that starts Go
-    RELAXED_NS = 1000000,   // its timer slack
-};
+#define RELAXED_NS 1000000L  // the monitor's timer slack
 
-int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
-                          void *(*start)(void *), void *argument);
+typedef void *(*routine)(void *);
 
-static atomic_int made;      // how many threads; the first two one after the other
-static atomic_long usual_ns; // the slack of the thread that loaded Go
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, routine start,
+                          void *argument);
 
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
-                          void *(*start)(void *), void *argument) {
-    int number = atomic_load(&made);
-    long own = prctl(PR_GET_TIMERSLACK, 0L, 0L, 0L, 0L);
-    if (number == 0)
-        atomic_store(&usual_ns, own);
-    // The monitor makes threads as well, and they are not to be like it.
-    long wanted = number == MONITOR ? RELAXED_NS : atomic_load(&usual_ns);
-    int differs = own > 0 && wanted > 0 && own != wanted;
+// The first thread starts Go; of all others, which have another routine in common, the monitor is
+// the first. In an executable (a Go test) no thread starts Go, and none is relaxed. Nothing else in
+// this library makes threads.
+static _Atomic(routine) starts_go;
+static atomic_flag has_monitor = ATOMIC_FLAG_INIT;
+static atomic_long usual_ns;  // the slack of the thread that loaded Go
+
+static int create(long slack_ns, pthread_t *thread, const pthread_attr_t *attributes, routine start,
+                  void *argument) {
+    long own_ns = prctl(PR_GET_TIMERSLACK, 0L, 0L, 0L, 0L);
+    int differs = own_ns > 0 && slack_ns > 0 && own_ns != slack_ns;
     if (differs)
-        prctl(PR_SET_TIMERSLACK, wanted, 0L, 0L, 0L);
+        prctl(PR_SET_TIMERSLACK, slack_ns, 0L, 0L, 0L);
     int error = __real_pthread_create(thread, attributes, start, argument);
     if (differs)
-        prctl(PR_SET_TIMERSLACK, own, 0L, 0L, 0L);
-    if (error == 0)
-        atomic_fetch_add(&made, 1);
+        prctl(PR_SET_TIMERSLACK, own_ns, 0L, 0L, 0L);
+    return error;
+}
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, routine start,
+                          void *argument) {
+    routine none = NULL;
+    if (atomic_compare_exchange_strong(&starts_go, &none, start))
+        atomic_store(&usual_ns, (long)prctl(PR_GET_TIMERSLACK, 0L, 0L, 0L, 0L));
+    if (start == atomic_load(&starts_go) || atomic_flag_test_and_set(&has_monitor))
+        // The monitor makes threads as well, and they are not to be like it.
+        return create(atomic_load(&usual_ns), thread, attributes, start, argument);
+    int error = create(RELAXED_NS, thread, attributes, start, argument);
+    if (error != 0)
+        atomic_flag_clear(&has_monitor);  // it is made again
     return error;
 }

@@ -2,7 +2,7 @@
 """How processes start: the standard library's Popen classes, whose processes Go adopts.
 
 Death and status are two facts. Death is an event: a pidfd in Go's poller, or what join() waits
-for. The status has one reader at a time, poll() here, who reaps and then tells Go; where somebody
+for. The status has one reader at a time, _reap() here, who reaps and then tells Go; where somebody
 else reaped the process, it stays unknown.
 
 A program that only starts processes does not load Go: that would make each of its forks a quarter
@@ -147,16 +147,19 @@ class Adopted:
         self._process = max(numbers[0], 0)
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
-        if self.returncode is not None:
-            return self.returncode
-        if self._generation != _fork.generation:
-            _leave_to_parent()
-            return None
         return self.wait() if flag == 0 else self._reap()
 
     def _reap(self) -> int | None:
+        """Read the status if there is one, and give it; one thread at a time."""
+        if self.returncode is not None:
+            return self.returncode
+        if self._generation != _fork.generation:  # by a handler, maybe, while this one waited
+            _leave_to_parent()
+            return None
         code: int | None
         with self._reaping:
+            if self.returncode is not None:  # read while this one waited for the lock
+                return self.returncode
             if not self._status_on_sentinel and self._read_status():
                 code = self.returncode
             else:
@@ -190,10 +193,10 @@ class Adopted:
         return True
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Wait for the end, without reaping: that is done by one thread at a time."""
-        # In a child of os.fork there is nothing to wait for; poll() looks after that.
+        """Wait for the end, which reaps nothing, and read the status."""
+        # In a child of os.fork there is nothing to wait for; _reap() looks after that.
         if self.returncode is not None or self._generation != _fork.generation:
-            return self.poll()
+            return self._reap()
         if timeout is None and self._pidfd < 0 and not self._status_on_sentinel:
             try:
                 os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)

@@ -147,3 +147,37 @@ def test_rusage_reaped_by_somebody_else() -> None:
     process.join()
     assert (process.exitcode, process.rusage) == (None, None)
     multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+
+
+FORKS_WHILE_JOINING = """
+import os, signal, sys
+import functions as f
+import gopool
+
+children = []
+
+def fork(number, frame):
+    children.append(os.fork())
+    if children == [0]:
+        open(sys.argv[2], "w").close()
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGALRM, fork)
+    process = gopool.get_context(sys.argv[1]).Process(target=f.wait_for, args=(sys.argv[2],))
+    process.start()
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    process.join()
+    if children == [0]:
+        os._exit(process.exitcode is not None)
+    print(process.exitcode, os.waitpid(children[0], 0)[1])
+"""
+
+
+def test_a_handler_forks_while_a_process_is_joined(tmp_path: Any, start_method: str) -> None:
+    """The child of the handler goes on in join(), where the process is not its own: it takes no
+    status from its parent.
+    """
+    for i in range(3):
+        release = str(tmp_path / f"release {i}")
+        done = f.run_script(tmp_path, FORKS_WHILE_JOINING, start_method, release)
+        f.assert_silent_success(done, "0 0\n")

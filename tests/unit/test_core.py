@@ -168,7 +168,9 @@ if __name__ == "__main__":
 
 
 def test_the_monitor_of_go_is_relaxed(tmp_path: Path) -> None:
-    """One thread of Go's, and no other, has a timer slack of 1 ms: pyapi/monitor."""
+    """Of the threads that Go makes the second, its monitor, has a timer slack of 1 ms, and no other
+    thread has one that is not its maker's: pyapi/monitor.
+    """
     done = f.run_script(
         tmp_path,
         """
@@ -177,19 +179,21 @@ def test_the_monitor_of_go_is_relaxed(tmp_path: Path) -> None:
         from gopool import _core
 
         def slacks():
-            return [int(open(f"/proc/{name}/timerslack_ns").read())
-                    for name in os.listdir("/proc/self/task")]
+            numbers = sorted(map(int, os.listdir("/proc/self/task")))
+            return {each: int(open(f"/proc/{each}/timerslack_ns").read()) for each in numbers}
 
         try:
             before = slacks()
             _core.load()
             after = slacks()
-        except PermissionError:
+        except OSError:
             sys.exit("not told")
-        assert after.count(1_000_000) == 1, after
-        assert {*after} - {1_000_000} == {*before}, (before, after)
+        made = [each for each in after if each not in before]
+        relaxed = [each for each in after if after[each] == 1_000_000]
+        assert relaxed == [made[1]], (before, after)
+        assert {*after.values()} - {1_000_000} == {*before.values()}, (before, after)
         """,
     )
     if done.stderr == "not told\n":
-        pytest.skip("the kernel tells a thread's slack to CAP_SYS_NICE only")
+        pytest.skip("the kernel tells a thread's slack to CAP_SYS_NICE only, or to nobody")
     f.assert_silent_success(done)
