@@ -11,15 +11,24 @@ const (
 	MaxOverflow  = maxOverflow
 	MaxRegions   = maxRegions
 	MaxMemory    = maxMemory
+	MostTries    = mostTries
 	StatusEvent  = statusEvent
 )
 
 // Send and Receive are the two system calls of a worker's socket.
 var (
 	Send    = send
-	Receive = receive
 	OOBSize = oobSize
 )
+
+// Receive receives a message, Peek leaves it where it is.
+func Receive(fd int, buf, oob []byte) (frame []byte, passed int, ok bool, err error) {
+	return receive(fd, buf, oob, 0)
+}
+
+func Peek(fd int, buf, oob []byte) (frame []byte, passed int, ok bool, err error) {
+	return receive(fd, buf, oob, unix.MSG_PEEK)
+}
 
 // PeekFD is what is asked before a message is received, MustWait what follows.
 var PeekFD = peekFD
@@ -28,7 +37,7 @@ var PeekFD = peekFD
 func (q *Outcomes) MustWait(socket int, pause, resume func()) bool {
 	q.receiving.Lock()
 	defer q.receiving.Unlock()
-	return q.mustWait(socket, pause, resume)
+	return q.mustWait(func() bool { return canOpen(socket, 1) }, pause, resume)
 }
 
 // Claim, Unclaim and Lend are what Borrow is made of.

@@ -55,6 +55,7 @@ type WorkerLink struct {
 	sent     []gopool.TaskID // by the socket and not settled, oldest first
 	allRead  bool            // none of them lies in the socket
 	waits    atomic.Bool     // its next message stays in the socket (scarce_linux.go)
+	taken    int             // the descriptor of its next message, taken out before; -1: none
 }
 
 // inbox is the receiving memory of one poller; its handlers run one at a time.
@@ -73,7 +74,7 @@ const framesPerTurn = 64
 // watched, or is gone already (PIDFD is -1), is reported as exited at once.
 func (b *Board) Attach(w *PoolWires, pid int, ends Endpoints) gopool.WorkerID {
 	l := &WorkerLink{pid: pid, wires: w, pool: w.Pool, outcomes: w.Outcomes, functions: &w.Functions,
-		ends: ends, inbox: b.inbox, known: make(map[uint32]bool)}
+		ends: ends, inbox: b.inbox, known: make(map[uint32]bool), taken: -1}
 	if ends.Lane >= 0 {
 		l.lane, _ = openLane(ends.Lane) // no memory: the socket will do
 	}
@@ -260,7 +261,7 @@ func (l *WorkerLink) unread() (ids []gopool.TaskID, looks bool) {
 	box := takeBackInboxes.Get().(*inbox)
 	defer takeBackInboxes.Put(box)
 	for {
-		frame, fd, ok, err := receive(l.ends.Peer, box.buf, box.oob)
+		frame, fd, ok, err := receive(l.ends.Peer, box.buf, box.oob, 0)
 		closeFD(fd)
 		if !ok || err != nil {
 			return ids, looks
@@ -420,7 +421,7 @@ func (l *WorkerLink) readOne() bool {
 	if l.broken || l.waits.Load() {
 		return false
 	}
-	if l.socket != nil { // without a watch it has no task yet
+	if l.socket != nil && l.taken < 0 { // without a watch it has no task yet
 		is, brings := peekFD(l.ends.Socket, l.inbox.buf)
 		if !is {
 			return false // what comes right now is not received without this look at it
@@ -433,7 +434,7 @@ func (l *WorkerLink) readOne() bool {
 			}
 		}
 	}
-	frame, fd, ok, err := receive(l.ends.Socket, l.inbox.buf, l.inbox.oob)
+	frame, fd, ok, err := l.receive()
 	if err == nil && !ok {
 		return false
 	}
@@ -446,6 +447,21 @@ func (l *WorkerLink) readOne() bool {
 		return false
 	}
 	return true
+}
+
+// receive gives the next message with its descriptor, which may have been taken out before.
+func (l *WorkerLink) receive() (frame []byte, fd int, ok bool, err error) {
+	if l.taken < 0 {
+		return receive(l.ends.Socket, l.inbox.buf, l.inbox.oob, 0)
+	}
+	taken := l.taken
+	l.taken = -1
+	frame, _, ok, err = receive(l.ends.Socket, l.inbox.buf, nil, 0) // without room: it comes once
+	if err != nil || !ok {
+		closeFD(taken)
+		taken = -1
+	}
+	return frame, taken, ok, err
 }
 
 // handle passes one message on to the pool. The descriptor is closed here unless the pool took

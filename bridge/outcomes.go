@@ -161,7 +161,7 @@ func (q *Outcomes) Take(consumed int) int {
 	q.mu.Lock()
 	q.consume(uint64(consumed))
 	var resume []func()
-	q.scarce.placed(consumed, q.wake)
+	q.placed(consumed)
 	if !q.full() && (q.scarce.place != asked || q.drained) {
 		resume, q.resume = q.resume, nil
 	}

@@ -20,7 +20,11 @@ type scarcity struct {
 	tight  bool
 	taking bool // a place that is free is about to be a task's
 	place  placeState
+	tries  int // how often a place that was made was somebody else's by then
 }
+
+// mostTries is how often that may be: other threads of the program open files as well.
+const mostTries = 5
 
 // placeState is how far the collector is with making a place.
 type placeState uint8
@@ -40,6 +44,9 @@ func (q *Outcomes) Tighten(taking bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.scarce.tight, q.scarce.taking = true, taking
+	if !taking && len(q.resume) > 0 {
+		q.rouse() // the collector has those come again who waited meanwhile
+	}
 }
 
 // Tight says whether descriptors were missing, and are still few.
@@ -49,21 +56,29 @@ func (q *Outcomes) Tight() bool {
 	return q.scarce.tight
 }
 
-// mustWait has a worker wait where the descriptor that it has sent through a socket can't be received
-// now: pause is called, and resume once it is worth another try. false: receive it, with the descriptor
-// or, where that is hopeless, without. receiving is held.
-func (q *Outcomes) mustWait(socket int, pause, resume func()) bool {
+// mustWait has a worker wait where the descriptor that it has sent through a socket can't be taken now:
+// pause is called, and resume once it is worth another try. false: receive the message, whose descriptor
+// is taken or, where that is hopeless, lost. receiving is held.
+func (q *Outcomes) mustWait(take func() bool, pause, resume func()) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	last := q.scarce.place == made && q.regions == 0 // if it can't be had now it never will
-	if !q.scarce.tight || last {
-		if canOpen(socket, 1) {
+	taking := q.scarce.taking && !q.drained          // the place that is free is the task's
+	last := q.scarce.place == made && q.regions == 0 // now or never
+	if !taking && (!q.scarce.tight || last) {
+		if take() {
+			q.scarce.tries = 0
 			return false
 		}
 		q.scarce.tight = true
 	}
 	switch {
+	case taking:
+	case last && !q.drained && q.scarce.tries < mostTries:
+		q.scarce.tries++
+		q.scarce.place = asked
+		q.rouse()
 	case q.drained || last:
+		q.scarce.tries = 0
 		return false
 	case q.scarce.place == notAsked && q.regions == 0:
 		q.scarce.place = asked
@@ -75,22 +90,24 @@ func (q *Outcomes) mustWait(socket int, pause, resume func()) bool {
 }
 
 // placed takes note that the collector comes again, having read so many bytes. mu is held.
-func (s *scarcity) placed(consumed, fd int) {
+func (q *Outcomes) placed(consumed int) {
+	s := &q.scarce
 	switch {
 	case s.place == making:
 		s.place = made
 	case s.place == made && consumed > 0:
 		s.place = notAsked
 	}
-	if s.tight && !s.taking && s.place == notAsked && consumed > 0 {
-		s.tight = !canOpen(fd, 2)
+	if s.tight && !s.taking && s.place == notAsked && consumed > 0 && q.receiving.TryLock() {
+		defer q.receiving.Unlock() // who receives may have found the place that this look takes
+		s.tight = !canOpen(q.wake, 2)
 	}
 }
 
 // mustWait says whether the next message, which brings a descriptor, has to stay in the socket; then
 // its watch is paused. listening and receiving are held.
 func (l *WorkerLink) mustWait() bool {
-	return l.outcomes.mustWait(l.ends.Socket,
+	return l.outcomes.mustWait(l.takeFD,
 		func() {
 			l.waits.Store(true)
 			l.socket.Pause()
@@ -111,13 +128,26 @@ func (l *WorkerLink) readToTheEnd() bool {
 			return true
 		}
 		l.outcomes.receiving.Lock()
-		wait := l.outcomes.mustWait(l.ends.Socket, l.process.Pause, l.process.Resume)
+		wait := l.outcomes.mustWait(l.takeFD, l.process.Pause, l.process.Resume)
 		l.outcomes.receiving.Unlock()
 		if wait {
 			return false
 		}
 		l.waits.Store(false) // now it need not
 	}
+}
+
+// takeFD takes the descriptor of the next message, which stays in the socket: so nothing is lost where
+// there is no place for it. true as well where the message is not as it should be: receiving it tells.
+func (l *WorkerLink) takeFD() bool {
+	if l.taken < 0 {
+		_, fd, _, err := receive(l.ends.Socket, l.inbox.buf, l.inbox.oob, unix.MSG_PEEK)
+		if err != nil {
+			return true
+		}
+		l.taken = max(fd, -1)
+	}
+	return l.taken >= 0
 }
 
 // peekFD says whether there is a message in a socket, or its end, and whether it comes with a descriptor.

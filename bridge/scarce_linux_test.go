@@ -73,21 +73,40 @@ func TestScarcePlace(t *testing.T) {
 	s.q.Tighten(true) // else there is enough: this test may open what it likes
 	require.Zero(t, s.q.Take(consumed))
 	require.Equal(t, []string{"a", "b", "c", "b"}, s.resumed)
+	s.q.Tighten(false)
 	require.True(t, s.waits("b", s.socket), "the place is the collector's again")
 	require.Equal(t, scarceState, s.q.Take(0))
+}
+
+// While a task is about to use a place nobody looks for one; then the collector has all come again.
+func TestScarceForATask(t *testing.T) {
+	s := newScarce(t)
+	require.True(t, s.waits("a", s.socket))
+	require.Equal(t, scarceState, s.q.Take(0))
+	require.Zero(t, s.q.Take(0))
+	require.Equal(t, []string{"a"}, s.resumed)
+	s.q.Tighten(true)
+	require.True(t, s.waits("a", s.socket), "the place is the task's")
+	s.q.Tighten(false)
+	require.Zero(t, s.q.Take(0), "the collector was woken")
+	require.Equal(t, []string{"a", "a"}, s.resumed)
+	require.False(t, s.waits("a", s.socket))
 }
 
 // A worker whose descriptor can't be had although the collector did what it could waits no longer; the
 // next one asks anew.
 func TestScarceForGood(t *testing.T) {
 	s := newScarce(t)
-	require.True(t, s.waits("a", noSocket))
-	require.Equal(t, scarceState, s.q.Take(0))
-	require.Zero(t, s.q.Take(0))
+	for range 1 + bridge.MostTries {
+		require.True(t, s.waits("a", noSocket))
+		require.Equal(t, scarceState, s.q.Take(0))
+		require.Zero(t, s.q.Take(0))
+	}
 	require.False(t, s.waits("a", noSocket))
 	s.q.Tighten(true)
 	s.q.Deliver(&gopool.Outcome{Job: 1, TaskRegion: -1})
 	s.q.Take(s.read())
+	s.q.Tighten(false)
 	require.True(t, s.waits("b", noSocket))
 	require.Equal(t, scarceState, s.q.Take(0))
 }
@@ -153,4 +172,24 @@ func TestPeekFD(t *testing.T) {
 	require.NoError(t, unix.Close(fds[1]))
 	assert.Equal(t, [2]bool{true, false}, peek(), "the worker is gone: its end is to be read")
 	require.NoError(t, unix.Close(fds[0]))
+}
+
+// A descriptor is taken out of a message that stays where it is, and received without it then.
+func TestTakeFD(t *testing.T) {
+	guardDescriptors(t)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer unix.Close(fds[0])
+	defer unix.Close(fds[1])
+	sendmsg(t, fds[1], []byte("message"), 1)
+	buf, oob := make([]byte, 8), make([]byte, bridge.OOBSize)
+	_, taken, ok, err := bridge.Peek(fds[0], buf, oob)
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.NoError(t, unix.Close(taken))
+	frame, passed, ok, err := bridge.Receive(fds[0], buf, nil)
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, "message", string(frame))
+	require.Negative(t, passed)
 }

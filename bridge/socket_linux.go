@@ -23,12 +23,15 @@ var oobSize = unix.CmsgSpace(4 * 4)
 //
 // RawSyscall is right here because MSG_DONTWAIT never blocks, and it saves the scheduler's part
 // of an ordinary call.
-func receive(fd int, buf, oob []byte) (frame []byte, passed int, ok bool, err error) {
+func receive(fd int, buf, oob []byte, flags uintptr) (frame []byte, passed int, ok bool, err error) {
 	iov := unix.Iovec{Base: &buf[0], Len: uint64(len(buf))}
-	msg := unix.Msghdr{Iov: &iov, Iovlen: 1, Control: &oob[0], Controllen: uint64(len(oob))}
 	for {
+		msg := unix.Msghdr{Iov: &iov, Iovlen: 1, Controllen: uint64(len(oob))}
+		if len(oob) > 0 {
+			msg.Control = &oob[0]
+		}
 		n, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd),
-			uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+			uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC|flags)
 		switch errno {
 		case 0:
 		case unix.EINTR:

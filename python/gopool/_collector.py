@@ -130,7 +130,7 @@ class Collector:
                 self._settle_records(position, position + consumed)
                 if self._generation != _fork.generation:
                     return  # a callback forked, and this is its child
-                self._places.of_result.renew()
+                self._places.refill()
                 self._after_batch()
             elif taken == 0:
                 read_event(self._wake_fd)
@@ -284,7 +284,9 @@ class Collector:
             return
         # Released at once: the traceback of an error would keep the ring's memory.
         with memoryview(self._ring) as ring, ring[start : start + size] as payload:
-            outcome = _outcome(status, payload, region, region_size, self._close_result)
+            outcome = _outcome(
+                status, payload, region, region_size, self._close_result, not self._places.tight
+            )
         if status in (_LOST, _BROKEN):
             self.complete(outcome[1])
         if status in (_LOST, _TIMEOUT):
@@ -324,12 +326,13 @@ def _outcome(
     region: int,
     region_size: int,
     close: Callable[[int], object],
+    spare: bool,
 ) -> tuple[bool, Any]:
     """What a record says, as (ok, value or exception)."""
     try:
         if status == _VALUE:
             if region >= 0:
-                return True, _regions(region, close).load(region, region_size, close)
+                return True, _regions(region, close).load(region, region_size, close, spare=spare)
             return True, pickle.loads(payload)
         if status in (_ERROR, _ENCODING):
             if region >= 0:

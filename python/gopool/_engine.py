@@ -33,7 +33,7 @@ from gopool import _collector, _core, _fork, _jobs, _options
 from gopool._crew import Crew, Maintenance
 from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder, Window
 from gopool._reserve import Places
-from gopool._submit import Functions, NoDescriptor, Submitter, affordable_regions
+from gopool._submit import Functions, NoDescriptor, Submitter, affordable_regions, have_desks
 from gopool._threads import rescue
 from gopool._worker import filesize
 from gopool._worker.call import CALL, MAP, STARMAP
@@ -187,6 +187,7 @@ class Engine:
         handle = _core.checked(self._opened[0])
         limits = (*self._settings.limits, affordable_regions(self.workers))
         _core.checked(native.PoolLimits(handle, self.workers, *limits))
+        have_desks(native)
         self._wire(native, handle)
         self.handle = handle
 
@@ -210,6 +211,7 @@ class Engine:
     def _wire(self, native: Any, handle: int) -> None:
         """Make the parts of this side."""
         functions = Functions(native, handle)
+        self._places.attach(native, handle)
         self._submitter = Submitter(native, handle, functions, self.workers, self._places)
         self._send = self._submitter.submit
         self._room = Room(self._has_room)

@@ -17,6 +17,10 @@ from _thread import RLock
 
 from gopool import _fork
 
+TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
+
 # How long the collector waits for a region that is being written, seconds: a signal's handler may
 # have interrupted that, and wait for the collector.
 _PATIENCE = 1.0
@@ -35,6 +39,11 @@ class Reserve:
         """
         self._like = like
         self._held: list[int] = []  # one, or none
+
+    @property
+    def held(self) -> bool:
+        """Whether there is one."""
+        return bool(self._held)
 
     def renew(self) -> None:
         """Have one, again, if that is possible now."""
@@ -64,7 +73,6 @@ class Reserve:
             _fork.close_all(self._held)
         return held
 
-
     def drop(self) -> None:
         """Close it for good."""
         _fork.close_all(self._held)
@@ -80,7 +88,10 @@ class Places:
             Set with `writing` held.
     """
 
-    __slots__ = ("of_result", "of_task", "tight", "writing")
+    __slots__ = ("_native", "_pool", "of_result", "of_task", "tight", "writing")
+
+    _native: Any
+    _pool: int
 
     def __init__(self, like: int) -> None:
         """See Reserve."""
@@ -92,6 +103,28 @@ class Places:
         """Have both."""
         self.of_task.renew()
         self.of_result.renew()
+
+    def attach(self, native: Any, pool: int) -> None:
+        """Ask Go from now on, by the pool's handle, whether descriptors are still few."""
+        self._native, self._pool = native, pool
+
+    def look_again(self) -> None:
+        """See whether descriptors are still few. The caller has `writing`."""
+        if self.tight and not self._native.Tight(self._pool):
+            self.tight = False
+
+    def refill(self) -> None:
+        """Have the one for results again, unless descriptors are few: a place that is free is about
+        to be somebody's then, and a region that would be closed becomes the reserve.
+        """
+        if self.of_result.held or not self.writing.acquire(blocking=False):
+            return
+        try:
+            self.look_again()
+            if not self.tight:
+                self.of_result.renew()
+        finally:
+            self.writing.release()
 
     def make_one(self) -> None:
         """Give a place up for a result."""

@@ -10,6 +10,7 @@ lock is held while the user's code runs.
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import errno
 import mmap
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 STDLIB_PICKLER = reduction.ForkingPickler  # unless the user put another in its place
 
 _STAGING_SIZE = 65_536  # bytes; holds MAX_INLINE
+_LEAST_FREE = 2  # with a new pool
 _MAX_FREE = 16  # pairs kept for the next calls; more callers at a time make their own
 
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
@@ -98,6 +100,15 @@ def take_desk(native: Any) -> Desk:
     except IndexError:
         return Desk(native)
     return desk
+
+
+def have_desks(native: Any) -> None:
+    """Have one free for whoever submits, and one for the thread that sends what had to wait: made
+    with a pool, since a program may open no more descriptors later.
+    """
+    with contextlib.suppress(OSError):
+        while len(native.desks) < _LEAST_FREE:
+            native.desks.append(Desk(native))
 
 
 def return_desk(native: Any, desk: Desk) -> None:
@@ -333,8 +344,7 @@ class Submitter:
         """Write a region; job is the one whose buffers are sent once, or 0."""
         places = self._places
         with places.writing:
-            if places.tight and not self.native.Tight(self.pool):
-                places.tight = False
+            places.look_again()
             if not places.tight:
                 try:
                     return self._write_freely(chunks, job)
@@ -360,9 +370,9 @@ class Submitter:
         """
         if self.regions:
             raise NoDescriptor
-        self.native.Tighten(self.pool, 1)
-        self._places.of_task.give_up()
         try:
+            self.native.Tighten(self.pool, 1)
+            self._places.of_task.give_up()
             with _fork.unforked():
                 from gopool import _regions
             _regions.warm.drop()

@@ -154,8 +154,12 @@ class Received:
             os.close(self._fd)
 
 
-def load(fd: int, size: int, close: Callable[[int], object] = os.close) -> Any:
+def load(
+    fd: int, size: int, close: Callable[[int], object] = os.close, *, spare: bool = True
+) -> Any:
     """Unpickle what lies in a region; closes its descriptor, by `close`.
+
+    spare says whether one descriptor more may be in use for so long.
 
     What is large in it stays in the region until the last object that uses it is gone.
 
@@ -169,6 +173,8 @@ def load(fd: int, size: int, close: Callable[[int], object] = os.close) -> Any:
             return pickle.load(_Stream(fd, start, length), buffers=buffers)
         if length < mmap.PAGESIZE:
             return pickle.loads(os.pread(fd, length, start), buffers=buffers)
+        if not spare:
+            return pickle.loads(_copy(fd, start, length), buffers=buffers)
         return _loads_mapped(fd, start, length, buffers)
     finally:
         close(fd)
