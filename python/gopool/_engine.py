@@ -24,7 +24,7 @@ import threading
 import time
 import weakref
 from _struct import Struct
-from _thread import start_new_thread
+from _thread import get_ident, start_new_thread
 from collections.abc import Callable, Iterable
 from multiprocessing import pool as stdlib
 from multiprocessing import util
@@ -552,6 +552,7 @@ class Engine:
     def _begin(self, feeder: IMapFeeder | TaskFeeder) -> None:
         if self._forked:
             raise ForkedChildError(_FORKED)
+        feeder.maker = get_ident()
         try:
             self._feeders.add(feeder)
             feeder.start()
@@ -579,6 +580,14 @@ class Engine:
                 self._feed_room.wait(stopped)
 
         self._begin(TaskFeeder(tasks, set_length, submit, self._feeder_ended))
+
+    def _forget_unstarted(self) -> None:
+        """Forget the feeders whose start was interrupted, and then what undoes that as well: who
+        began them is here by now.
+        """
+        for feeder in list(self._feeders):
+            if not feeder.launched and feeder.maker == get_ident():
+                self._feeders.discard(feeder)
 
     def _feeder_ended(self, feeder: Any) -> None:
         self._feeders.discard(feeder)
@@ -706,6 +715,8 @@ class Engine:
         if self._forked:
             raise ForkedChildError(_FORKED)
         deadline = None if timeout is None else time.monotonic() + timeout
+        self._forget_unstarted()
+        self._close_if_done()
 
         def joined(thread: Any) -> bool:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))

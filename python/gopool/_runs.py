@@ -92,9 +92,9 @@ class Run:
             desk.dumper.clear()
         except BaseException:
             desk.dumper = Dumper()  # the other one may hold half a pickle
+            return_desk(native, desk)  # not where this was interrupted: it holds that still
             raise
-        finally:
-            return_desk(native, desk)
+        return_desk(native, desk)
         return self._load, more
 
     def failure(self) -> tuple[BaseException, Task]:

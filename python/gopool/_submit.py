@@ -307,10 +307,10 @@ class Submitter:
         except BaseException:
             desk.dumper.clear()
             desk.dumper = Dumper()  # the other one may hold half a pickle
+            return_desk(self.native, desk)  # not where this was interrupted: it holds that still
             raise
-        finally:
-            if len(desks) < _MAX_FREE:
-                desks.append(desk)
+        if len(desks) < _MAX_FREE:
+            desks.append(desk)
         if load < 0:
             raise _core.exception_for(load)
         return load

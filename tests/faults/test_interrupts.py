@@ -385,3 +385,48 @@ def test_imap_over_an_endless_input() -> None:
                 break
         pool.close()
         assert pool.join(timeout=PATIENCE)
+
+
+def test_the_undoing_of_a_start_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An imap() that was interrupted before its thread was, and again while it undid that, is
+    nothing that join() waits for.
+    """
+
+    class Stubborn(set[Any]):
+        """Gives nothing up the first time."""
+
+        left = 1
+
+        def discard(self, item: Any) -> None:
+            if self.left:
+                self.left -= 1
+                raise Alarm
+            super().discard(item)
+
+    def interrupted(feeder: Any) -> None:
+        raise Alarm
+
+    pool: Any = CONTEXT.Pool(1)
+    pool._engine._feeders = Stubborn()
+    with monkeypatch.context() as patch, pytest.raises(Alarm):
+        patch.setattr("gopool._feeder.IMapFeeder.start", interrupted)
+        pool.imap(f.square, range(3))
+    pool.close()
+    assert pool.join(timeout=PATIENCE)
+
+
+def test_the_undoing_of_a_submission_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a map() has pickled that was interrupted, and again while it threw that away, is in no
+    later task.
+    """
+
+    def interrupted(*_: Any) -> None:
+        raise Alarm
+
+    with CONTEXT.Pool(1) as pool:
+        assert pool.map(f.square, range(3), 1) == [0, 1, 4]
+        with monkeypatch.context() as patch, pytest.raises(Alarm):
+            patch.setattr("gopool._runs.Run._hand_over", interrupted)
+            patch.setattr("gopool._runs.Dumper", interrupted)
+            pool.map(f.square, range(5, 8), 1)
+        assert pool.map(f.square, range(3), 1) == [0, 1, 4]
