@@ -552,7 +552,6 @@ class Engine:
     def _begin(self, feeder: IMapFeeder | TaskFeeder) -> None:
         if self._forked:
             raise ForkedChildError(_FORKED)
-        feeder.maker = get_ident()
         try:
             self._feeders.add(feeder)
             feeder.start()

@@ -89,8 +89,6 @@ def _always() -> bool:
 class TaskFeeder(Thread):
     """Submits tasks in the form of multiprocessing.pool's task queue, as there is room."""
 
-    maker = 0  # the thread that begins it
-
     def __init__(
         self,
         tasks: Iterable[tuple[Any, ...]],
@@ -181,8 +179,6 @@ class IMapFeeder(Thread):
         fail: called with the index and the error of an input that ends with one.
         ended: called with this thread at its end.
     """
-
-    maker = 0  # the thread that begins it
 
     def __init__(
         self,

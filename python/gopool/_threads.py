@@ -40,6 +40,7 @@ class Thread(threading.Thread):
         self._over = Once()
         self._launches: list[object] = []  # what the step of start() gave
         self._generation = _fork.generation
+        self.maker = get_ident()
 
     @property
     def launched(self) -> bool:
