@@ -2,7 +2,11 @@
 
 package bridge
 
-import "golang.org/x/sys/unix"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // What the tests of this package see beyond its public names.
 const (
@@ -11,7 +15,6 @@ const (
 	MaxOverflow  = maxOverflow
 	MaxRegions   = maxRegions
 	MaxMemory    = maxMemory
-	MostTries    = mostTries
 	StatusEvent  = statusEvent
 )
 
@@ -39,6 +42,9 @@ func (q *Outcomes) MustWait(socket int, pause, resume func()) bool {
 	defer q.receiving.Unlock()
 	return q.mustWait(func() bool { return canOpen(socket, 1) }, pause, resume)
 }
+
+// SetPatience says how long a result waits whose place somebody else has.
+func (q *Outcomes) SetPatience(d time.Duration) { q.patience = d }
 
 // Claim, Unclaim and Lend are what Borrow is made of.
 func (q *Outcomes) Claim() bool                              { return q.claim() }

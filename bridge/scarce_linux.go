@@ -3,6 +3,7 @@
 package bridge
 
 import (
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,11 +21,17 @@ type scarcity struct {
 	tight  bool
 	taking bool // a place that is free is about to be a task's
 	place  placeState
-	tries  int // how often a place that was made was somebody else's by then
+	// A result for which a place was made, and that found it taken, is tried again until then; zero:
+	// there is none.
+	until time.Time
 }
 
-// mostTries is how often that may be: other threads of the program open files as well.
-const mostTries = 5
+// placePatience is how long that may last: other threads of the program open files as well, and close
+// them. betweenTries is arbitrary: much less, and much longer than one try takes.
+const (
+	placePatience = time.Second
+	betweenTries  = time.Millisecond
+)
 
 // placeState is how far the collector is with making a place.
 type placeState uint8
@@ -66,19 +73,17 @@ func (q *Outcomes) mustWait(take func() bool, pause, resume func()) bool {
 	last := q.scarce.place == made && q.regions == 0 // now or never
 	if !taking && (!q.scarce.tight || last) {
 		if take() {
-			q.scarce.tries = 0
+			q.scarce.until = time.Time{}
 			return false
 		}
 		q.scarce.tight = true
 	}
 	switch {
 	case taking:
-	case last && !q.drained && q.scarce.tries < mostTries:
-		q.scarce.tries++
-		q.scarce.place = asked
-		q.rouse()
+	case last && !q.drained && q.mayTryAgain():
+		time.AfterFunc(betweenTries, q.tryAgain)
 	case q.drained || last:
-		q.scarce.tries = 0
+		q.scarce.until = time.Time{}
 		return false
 	case q.scarce.place == notAsked && q.regions == 0:
 		q.scarce.place = asked
@@ -87,6 +92,25 @@ func (q *Outcomes) mustWait(take func() bool, pause, resume func()) bool {
 	pause()
 	q.resume = append(q.resume, resume)
 	return true
+}
+
+// mayTryAgain says whether a result that found its place taken may wait longer. mu is held.
+func (q *Outcomes) mayTryAgain() bool {
+	now := time.Now()
+	if q.scarce.until.IsZero() {
+		q.scarce.until = now.Add(q.patience)
+	}
+	return now.Before(q.scarce.until)
+}
+
+// tryAgain has the collector make a place once more, and those come again who wait.
+func (q *Outcomes) tryAgain() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.scarce.place == made && !q.drained {
+		q.scarce.place = asked
+		q.rouse()
+	}
 }
 
 // placed takes note that the collector comes again, having read so many bytes. mu is held.

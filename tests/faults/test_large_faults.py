@@ -213,11 +213,17 @@ def test_program_that_uses_all_descriptors(tmp_path: Any, spare: int) -> None:
     f.assert_silent_success(done, "True\n" * 3)
 
 
+def without_descriptors(script: str) -> str:
+    """A script whose last part, which knows Reserve, runs where a program has left none."""
+    start = NO_DESCRIPTORS.format(spare=0).partition("        for name in")[0]
+    return f"import threading\nfrom gopool._reserve import Reserve\n{start}{script}"
+
+
 def test_program_that_leaves_no_descriptor(tmp_path: Any) -> None:
     """Where gopool has none in reserve either, a large argument is the system's error, a large
     result one that says what to do, and small ones go on.
     """
-    script = NO_DESCRIPTORS.format(spare=0).partition("        for name in")[0] + """
+    script = """
         Reserve.give_up = lambda self: False
         for large in ((f.last, (values[0],)), (bytes, (300_000,))) * 2:
             try:
@@ -226,14 +232,32 @@ def test_program_that_leaves_no_descriptor(tmp_path: Any) -> None:
                 print(error)
         print(pool.map(f.square, range(3)))
 """
-    script = "from gopool._reserve import Reserve\n" + script
-    done = f.run_script(tmp_path, script)
+    done = f.run_script(tmp_path, without_descriptors(script))
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     lost = (
         "the task is done, but its outcome of 300072 bytes was lost: this process may open no "
         f"more descriptors (RLIMIT_NOFILE is {limit}; raise `ulimit -n`, or hold fewer files open)"
     )
     f.assert_silent_success(done, f"[Errno 24] Too many open files\n{lost}\n" * 2 + "[0, 1, 4]\n")
+
+
+PLACE_TAKEN = """
+        give_up = Reserve.give_up
+        def give_up_to_another(self):
+            given = give_up(self)
+            if given:
+                thief = os.dup(0)  # the file that another thread opens at that moment
+                threading.Timer(0.1, os.close, (thief,)).start()
+            return given
+        Reserve.give_up = give_up_to_another
+        print(len(pool.apply(bytes, (300_000,))))
+"""
+
+
+def test_place_that_another_thread_had_first(tmp_path: Any) -> None:
+    """A result waits while the place that was made for it is that of a file of the program."""
+    done = f.run_script(tmp_path, without_descriptors(PLACE_TAKEN))
+    f.assert_silent_success(done, "300000\n")
 
 
 LIMIT_BELOW_WHAT_IS_OPEN = """
