@@ -264,8 +264,13 @@ func (q *Outcomes) rouse() {
 	}
 }
 
-// signal adds one to an eventfd; a full counter wakes the reader as well.
+// signal adds one to an eventfd; a full counter wakes the reader as well. A file that has its number,
+// since the program has closed what it does not know, is left alone.
 func signal(fd int) {
+	var stat unix.Stat_t
+	if unix.Fstat(fd, &stat) != nil || stat.Mode&unix.S_IFMT != 0 {
+		return
+	}
 	one := [8]byte{1}
 	_, _ = unix.Write(fd, one[:])
 }

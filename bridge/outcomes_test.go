@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -491,4 +493,19 @@ func TestTell(t *testing.T) {
 		pack(t, "why", uint32(1), int32(7), uint32(1), uint32(2), uint64(3), uint64(4), 1.5),
 		pack(t, "", uint32(4), int32(0), uint32(0), uint32(0), uint64(0), uint64(0), 0.0),
 	}, c.events)
+}
+
+// A program may close the eventfd, and open a file under its number: that one is not written to.
+func TestSignalToAFile(t *testing.T) {
+	guardDescriptors(t)
+	file, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	require.NoError(t, err)
+	defer file.Close()
+	q := bridge.NewOutcomes(make([]byte, 4096), int(file.Fd()))
+	require.Zero(t, q.Take(0))
+	q.Deliver(&gopool.Outcome{Job: 1, TaskRegion: -1})
+	require.Positive(t, q.Take(0))
+	info, err := file.Stat()
+	require.NoError(t, err)
+	assert.Zero(t, info.Size())
 }

@@ -133,7 +133,8 @@ class Collector:
                 self._places.refill()
                 self._after_batch()
             elif taken == 0:
-                read_event(self._wake_fd)
+                if not read_event(self._wake_fd):
+                    return  # see Engine._write_off()
                 if self.pool() is None:
                     self.on_dropped()
             elif taken == _SCARCE:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import os
 import resource
 import sys
@@ -42,6 +43,11 @@ _SMALL_NPROC = 4096
 
 _native: Any = None  # what load() returns, once it was called in the process of _generation
 _generation = -1
+_pollers: list[int] = []  # descriptors without which it can't watch anything
+_CLOSED = (
+    "this process has closed descriptor {}, by which gopool's Go core watches workers "
+    "(os.closerange()?); it can't make a pool any more, but a process that it starts can"
+)
 # Of a load() that has begun: the generation, and what _inherited(), _descriptors() and
 # _heap.handled() said before. One that was interrupted is gone on with: Go is loaded once.
 _begun: tuple[int, bool, set[str], set[int]] | None = None
@@ -51,7 +57,7 @@ def load() -> Any:
     """The extension's functions; it is loaded at the first call in a process (5 to 10 ms).
 
     Raises:
-        CoreError: it can't be loaded.
+        CoreError: it can't be loaded, or the program has closed its descriptors.
     """
     global _native, _generation, _begun
     if not loaded():
@@ -63,12 +69,20 @@ def load() -> Any:
                 # Where an ancestor has loaded it, that copy must not be entered.
                 native = _functions(_import_copy() if inherited else _import())
                 _heap.note(native, handled)
-                for i in range(2):
-                    _fork.own(checked(native.PollerFD(i)))
-                for fd in _runtime_poller(before):
+                _pollers[:] = [checked(native.PollerFD(i)) for i in range(2)]
+                _pollers.extend(_runtime_poller(before))
+                for fd in _pollers:
                     _fork.own(fd)
                 _native, _generation = native, _fork.generation
+    closed = _closed_poller()
+    if closed is not None:
+        raise CoreError(_CLOSED.format(closed))
     return _native
+
+
+def _closed_poller() -> int | None:
+    """A descriptor of Go's own that the program has closed."""
+    return next(itertools.filterfalse(_fork.is_anonymous, _pollers), None)
 
 
 def _inherited() -> bool:
@@ -135,6 +149,11 @@ def _functions(module: ModuleType) -> SimpleNamespace:
 def loaded() -> bool:
     """Whether this process has loaded the extension."""
     return _generation == _fork.generation and _native is not None
+
+
+def at_hand() -> Any:
+    """What load() gives where it is loaded already and can watch a process, else None."""
+    return _native if loaded() and _closed_poller() is None else None
 
 
 def obstacle() -> str | None:

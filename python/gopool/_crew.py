@@ -376,6 +376,23 @@ class Crew:
             for member in unknown:
                 self._dismiss(member)
 
+    def write_off(self) -> None:
+        """Kill the workers of which nobody hears any more, since the program has closed their
+        descriptors.
+        """
+        with self._refilling:
+            members = [*self._members.values(), *self._unattached]
+            for member in members:
+                _fork.disown(member.owned)
+                with contextlib.suppress(AttributeError, OSError, ValueError):  # closed by the user
+                    member.process.kill()
+            for member in members:
+                with contextlib.suppress(AssertionError, OSError, ValueError):
+                    if _foreign_sentinel(member.process) is None:
+                        member.process.join()
+            self._members.clear()
+            self._unattached.clear()
+
     def staffed(self) -> bool:
         """Whether Go has a worker that was not reaped."""
         return bool(self._members) or any(map(self._known, self._unattached))
@@ -530,11 +547,10 @@ class Maintenance:
             elif worker == _SUMMONED:
                 self._schedule(1)
             elif worker == -1:
-                if not self._crew.staffed():
+                if not (self._crew.staffed() and self._wait()):
                     return
-                self._wait()
-            else:
-                self._wait()
+            elif not self._wait():
+                return
             now = time.monotonic()
             if self._due is not None and now >= self._due:
                 self._replace()
@@ -542,11 +558,14 @@ class Maintenance:
                 self._kill_at = None
                 self._native.PoolKill(self._handle)
 
-    def _wait(self) -> None:
-        """Sleep until there is news, or until something is due."""
+    def _wait(self) -> bool:
+        """Sleep until there is news, or until something is due; False: the program has closed the
+        descriptor by which this thread is told.
+        """
         due = [moment for moment in (self._due, self._kill_at) if moment is not None]
         if not due or popen.readable(self._event_fd, min(due) - time.monotonic()):
-            read_event(self._event_fd)
+            return read_event(self._event_fd)
+        return True
 
     def _schedule(self, verdict: int) -> None:
         if verdict > 0:

@@ -34,7 +34,7 @@ from gopool._crew import Crew, Maintenance
 from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder, Window
 from gopool._reserve import Places
 from gopool._submit import Functions, NoDescriptor, Submitter, affordable_regions, have_desks
-from gopool._threads import rescue
+from gopool._threads import interrupt_read, rescue
 from gopool._worker import filesize
 from gopool._worker.call import CALL, MAP, STARMAP
 from gopool._worker.channel import REGION
@@ -131,6 +131,7 @@ class Engine:
         self._running = 0  # threads that use Go's part of the pool
         self._release_lock = threading.RLock()  # a signal handler may terminate the pool as well
         self._up = False  # start() has done all
+        self._written_off = False
 
     @property
     def _forked(self) -> bool:
@@ -671,13 +672,38 @@ class Engine:
 
     def finish(self) -> None:
         """terminate() without the other thread."""
-        if self._forked:
+        if self._forked or self._written_off:
             return
         self._closing = self._terminated = True
-        if self._listened():
-            self._terminate()
-        else:
+        if not self._listened():
             self._give_back()
+        elif self._is_robbed():
+            self._write_off()
+        else:
+            self._terminate()
+
+    def _is_robbed(self) -> bool:
+        """Whether the program has closed what wakes the threads of this pool."""
+        return not all(map(_fork.is_anonymous, self._owned))
+
+    def _write_off(self) -> None:
+        """terminate() without descriptors. What Go has is left as it is: its poller hears nothing
+        any more, and the numbers may be those of the program's own files.
+        """
+        self.maintenance._state = stdlib.TERMINATE
+        self._drop_tasks()
+        self.crew.write_off()
+        self.collector.release()
+        _engines.discard(self)
+        for thread, fd in (
+            (self.collector_thread, self._wake_fd),
+            (self.maintenance.thread, self._event_fd),
+        ):
+            if thread is not None:
+                interrupt_read(thread, fd)
+        self._written_off = True
+        self._unwatch()
+        _fork.disown(self._owned)
 
     def _terminate(self) -> None:
         self.maintenance._state = stdlib.TERMINATE
@@ -688,6 +714,12 @@ class Engine:
                 self.native.PoolTerminate(self.handle)
                 self.maintenance.ensure_started()
                 self.maintenance.kill_after(self._settings.kill_grace)
+        self._drop_tasks()
+        self._submitter.close_regions()
+        self._join_threads()
+
+    def _drop_tasks(self) -> None:
+        """Submit nothing any more, and fail what is unsettled."""
         self.backlog.stop()
         for feeder in list(self._feeders):
             feeder.stop()
@@ -697,8 +729,6 @@ class Engine:
             for number, job in list(self.cache.items()):
                 if job is not self.collector.delivering:  # the collector looks after that one
                     self._fail_job(number)
-        self._submitter.close_regions()
-        self._join_threads()
 
     def _join_threads(self) -> None:
         self.native.Return(self.handle, 0, 0)  # else the collector waits for whoever has borrowed
@@ -715,6 +745,10 @@ class Engine:
             raise ForkedChildError(_FORKED)
         deadline = None if timeout is None else time.monotonic() + timeout
         self._forget_unstarted()
+        if self._is_robbed():
+            self.finish()  # nothing of it will end by itself
+        if self._written_off:
+            return True
         self._close_if_done()
 
         def joined(thread: Any) -> bool:
@@ -730,8 +764,8 @@ class Engine:
         return all(joined(thread) for thread in (*feeders, self.backlog, self.collector_thread))
 
     def _thread_ended(self) -> None:
-        if self._forked:
-            return  # a callback forked, and its child came back here
+        if self._forked or self._is_robbed() or self._written_off:
+            return  # forked: by a callback, whose child came back here
         with self._release_lock:
             self._running -= 1
             if self._running > 0:

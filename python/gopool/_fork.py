@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 generation = 0  # how many forks of processes with gopool lie between the first one and this
 
+_TYPE = 0o170000  # stat.S_IFMT(), without its module
+
 _owned: set[int] = set()
 _mapped: set[mmap] = set()
 _hooks: list[Callable[[], None]] = []  # what in_child() was called with
@@ -98,6 +100,33 @@ def unmap(memory: mmap) -> None:
     """Unmap registered memory."""
     _mapped.discard(memory)
     memory.close()
+
+
+def disown(owner: list[int]) -> None:
+    """Forget the descriptors of an owner's list, and empty it: the program has closed them, and may
+    have others under their numbers.
+    """
+    _owned.difference_update(owner)
+    owner.clear()
+
+
+def is_open(fd: int) -> bool:
+    """Whether there is a descriptor of this number."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def is_anonymous(fd: int) -> bool:
+    """Whether a descriptor has no file's type, as an eventfd and an epoll: else the program has
+    closed it, and may have opened a file of its own under its number.
+    """
+    try:
+        return os.fstat(fd).st_mode & _TYPE == 0
+    except OSError:
+        return False
 
 
 def owned() -> frozenset[int]:

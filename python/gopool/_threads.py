@@ -11,6 +11,9 @@ leaves a thread that runs and that threading does not know. Two things help:
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed has signal only
+import contextlib
+import errno
 import os
 import threading
 from _thread import get_ident
@@ -104,16 +107,31 @@ class Thread(threading.Thread):
         return super().ident
 
 
-def read_event(fd: int) -> None:
-    """Wait for an eventfd, and reset it. Before Python 3.13 os.eventfd_read() does not go on after
-    a signal that this thread was given; its handler runs in the main thread.
+def read_event(fd: int) -> bool:
+    """Wait for an eventfd, and reset it; False: the program has closed it.
+
+    Before Python 3.13 os.eventfd_read() does not go on after a signal that this thread was given;
+    its handler runs in the main thread.
     """
     while True:
         try:
             os.eventfd_read(fd)
-            return
+            return True
         except InterruptedError:
             pass
+        except OSError as error:
+            if error.errno not in (errno.EBADF, 0):  # 0: a file of the program's has its number
+                raise
+            return False
+
+
+def interrupt_read(thread: Thread, fd: int) -> None:
+    """Have a thread return from read_event(fd) whose descriptor the program has closed: the kernel
+    looks for it again after a signal. Go handles this one, and does nothing.
+    """
+    if thread.is_alive() and not _fork.is_open(fd):
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            _signal.pthread_kill(thread.ident or 0, _signal.SIGURG)
 
 
 def rescue(clean_up: Callable[[], object], done: Once | None = None) -> None:

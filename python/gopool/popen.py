@@ -71,9 +71,9 @@ def readable(fd: int, timeout: float | None) -> bool:
 
 
 def loaded_go() -> Any:
-    """Go's functions where they are loaded, else None."""
+    """Go's functions where they are loaded and can watch a process, else None."""
     core = sys.modules.get(_CORE)
-    return core.load() if core is not None and core.loaded() else None
+    return None if core is None else core.at_hand()
 
 
 class Adopted:

@@ -8,6 +8,7 @@ So a restart under fork is a fork in that thread.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -359,8 +360,8 @@ class Supervisor:
         for fd in (self._wake_fd, *pidfds):
             poller.register(fd, select.POLLIN)
         ready = poller.poll(None if pause is None else pause * 1000 + 1)
-        if any(fd == self._wake_fd for fd, _ in ready):
-            read_event(self._wake_fd)
+        if any(fd == self._wake_fd for fd, _ in ready) and not read_event(self._wake_fd):
+            raise OSError(errno.EBADF, "the program has closed a Supervisor's descriptor")
 
     # The end.
 

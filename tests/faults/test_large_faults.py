@@ -49,6 +49,15 @@ def fork_and_keep(values: Any) -> int:
     return child
 
 
+def close_stderr(value: int) -> Any:
+    os.closerange(2, 3)
+    return np.full(N, value)
+
+
+def write_to_stderr() -> None:
+    os.write(2, b"an error" * N)
+
+
 def free() -> list[bool]:
     return [region.is_free() for region in warm._kept]
 
@@ -72,6 +81,15 @@ def test_worker_that_dies_with_a_region(pool: Any, eventually: Any) -> None:
     eventually(lambda: all(free()), "the memory is free")
     assert pool.apply(len, (np.zeros(N),)) == N
     assert len(free()) <= 3
+
+
+def test_worker_without_stderr(pool: Any) -> None:
+    """Where a task has closed it, what is written there goes into no result."""
+    results = [pool.apply(close_stderr, (number,)) for number in range(3)]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        pool.apply(write_to_stderr)
+    for number, values in enumerate(results):
+        assert (values == number).all()
 
 
 def test_worker_that_keeps_its_arguments(pool: Any) -> None:

@@ -39,6 +39,7 @@ MOST = 32  # regions that it keeps, and at most a 32nd of RLIMIT_NOFILE
 MAPPED = 128 << 20  # bytes of them that it has mapped: they count as resident
 _LEAST_MAPPED = 1 << 20  # bytes; what a mapping saves is in proportion
 _SLACK = 64 << 10  # bytes, see Region.fits
+_STDERR = 2
 _MAX_MISSES = 64  # times that a region was wanted and lent: its receiver keeps it
 
 
@@ -206,11 +207,23 @@ def drop() -> bool:
 
 
 def _create() -> int:
-    return os.memfd_create(REGION, os.MFD_CLOEXEC)
+    return _no_stream(os.memfd_create(REGION, os.MFD_CLOEXEC))
+
+
+def _no_stream(fd: int) -> int:
+    """The descriptor under a number above 2: a program may have closed its standard streams, and
+    what is written to them must not go into a region.
+    """
+    if fd > _STDERR:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
+    finally:
+        os.close(fd)
 
 
 def _lend(own: int) -> int:
-    fd = os.open(f"/proc/self/fd/{own}", os.O_RDONLY | os.O_CLOEXEC)
+    fd = _no_stream(os.open(f"/proc/self/fd/{own}", os.O_RDONLY | os.O_CLOEXEC))
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BaseException:
