@@ -22,7 +22,7 @@ from multiprocessing import pool as stdlib
 from gopool import _fork, _jobs
 from gopool._jobs import AsyncResult, MapResult
 from gopool._reserve import Places
-from gopool._threads import Thread, read_event
+from gopool._threads import Thread, read_event, write_event
 from gopool.exceptions import (
     BrokenPoolError,
     GopoolError,
@@ -106,7 +106,7 @@ class Collector:
             if self._ended:
                 return False
             self._local.append((job, index, (False, error)))
-            os.eventfd_write(self._wake_fd, 1)
+            write_event(self._wake_fd)
         return True
 
     def settle_cancelled(self, job: Any, error: BaseException) -> None:
@@ -114,7 +114,7 @@ class Collector:
         with self._waking:
             if not self._ended:
                 self._cancelled.append((job, error))
-                os.eventfd_write(self._wake_fd, 1)
+                write_event(self._wake_fd)
                 return
         job._settle((False, error))
 

@@ -24,7 +24,7 @@ from multiprocessing import util
 
 from gopool import _core, _fork, _forkall, _lastwords, _lifeline, popen
 from gopool._lastwords import LastWords
-from gopool._threads import Thread, read_event
+from gopool._threads import Thread, read_event, write_event
 from gopool._worker import loop
 from gopool._worker.passing import PassedFD
 
@@ -382,11 +382,19 @@ class Crew:
         """
         with self._refilling:
             members = [*self._members.values(), *self._unattached]
-            for member in members:
-                _fork.disown(member.owned)
-                with contextlib.suppress(AttributeError, OSError, ValueError):  # closed by the user
-                    member.process.kill()
-            for member in members:
+            started = [member for member in members if member.started]
+            for member in started:
+                if _still_there(member.pid) or not member.popens:
+                    with contextlib.suppress(OSError):
+                        os.kill(member.pid, _signal.SIGKILL)
+                for each in member.popens:
+                    each.finalizer.cancel()  # it would close the program's files
+                    if _foreign_sentinel(member.process) is not None:
+                        # What the forkserver tells of it would be read from one of them.
+                        each.returncode = -_signal.SIGKILL
+            for member in started:
+                with contextlib.suppress(ValueError):  # the user took it out of the pool's list
+                    self._processes.remove(member.process)
                 with contextlib.suppress(AssertionError, OSError, ValueError):
                     if _foreign_sentinel(member.process) is None:
                         member.process.join()
@@ -536,8 +544,7 @@ class Maintenance:
         """Have the workers that are still there then killed. The eventfd is open."""
         if self._kill_at is None:  # who asks again does not put it off
             self._kill_at = time.monotonic() + seconds
-        with contextlib.suppress(OSError):  # a hostile user closed it
-            os.eventfd_write(self._event_fd, 1)
+        write_event(self._event_fd)
 
     def _loop(self) -> None:
         while True:

@@ -34,7 +34,7 @@ from gopool._crew import Crew, Maintenance
 from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder, Window
 from gopool._reserve import Places
 from gopool._submit import Functions, NoDescriptor, Submitter, affordable_regions, have_desks
-from gopool._threads import interrupt_read, rescue
+from gopool._threads import interrupt_read, rescue, write_event
 from gopool._worker import filesize
 from gopool._worker.call import CALL, MAP, STARMAP
 from gopool._worker.channel import REGION
@@ -242,7 +242,7 @@ class Engine:
     def watch(self, pool: object) -> None:
         """Have the pool's end noticed, also where its finalizer, made later, is interrupted."""
         watch = _watches[id(self)] = Watch(pool, operator.methodcaller("wake"))
-        watch.wake = functools.partial(os.eventfd_write, self._wake_fd, 1)
+        watch.wake = functools.partial(write_event, self._wake_fd)
         self.collector.pool, self.collector.on_dropped = self.crew.pool, self._dropped
 
     def _unwatch(self) -> None:
@@ -598,7 +598,8 @@ class Engine:
     def close(self) -> None:
         """No job will be added; the workers stop when all tasks are settled."""
         self._closing = True
-        self._close_if_done()
+        if self._forked or not self._is_robbed():  # else join() ends it
+            self._close_if_done()
 
     def _close_if_done(self) -> None:
         busy = self._submitting or self._feeders or self.backlog
@@ -672,24 +673,28 @@ class Engine:
 
     def finish(self) -> None:
         """terminate() without the other thread."""
-        if self._forked or self._written_off:
+        if self._forked:
             return
         self._closing = self._terminated = True
         if not self._listened():
             self._give_back()
-        elif self._is_robbed():
+        elif self._written_off or self._is_robbed():
             self._write_off()
         else:
             self._terminate()
 
     def _is_robbed(self) -> bool:
         """Whether the program has closed what wakes the threads of this pool."""
-        return not all(map(_fork.is_anonymous, self._owned))
+        with self._release_lock:  # after the last of them this side closes it
+            if self._running <= 0:
+                return False
+            return _core.at_hand() is None or not all(map(_fork.is_anonymous, self._owned))
 
     def _write_off(self) -> None:
         """terminate() without descriptors. What Go has is left as it is: its poller hears nothing
-        any more, and the numbers may be those of the program's own files.
+        any more, and the numbers may be those of the program's own files. May be called again.
         """
+        self._written_off = True
         self.maintenance._state = stdlib.TERMINATE
         self._drop_tasks()
         self.crew.write_off()
@@ -701,9 +706,8 @@ class Engine:
         ):
             if thread is not None:
                 interrupt_read(thread, fd)
-        self._written_off = True
         self._unwatch()
-        _fork.disown(self._owned)
+        _fork.disown_closed()
 
     def _terminate(self) -> None:
         self.maintenance._state = stdlib.TERMINATE
@@ -746,7 +750,7 @@ class Engine:
         deadline = None if timeout is None else time.monotonic() + timeout
         self._forget_unstarted()
         if self._is_robbed():
-            self.finish()  # nothing of it will end by itself
+            self.terminate()  # nothing of it will end by itself
         if self._written_off:
             return True
         self._close_if_done()
@@ -764,7 +768,7 @@ class Engine:
         return all(joined(thread) for thread in (*feeders, self.backlog, self.collector_thread))
 
     def _thread_ended(self) -> None:
-        if self._forked or self._is_robbed() or self._written_off:
+        if self._forked or self._written_off or self._is_robbed():
             return  # forked: by a callback, whose child came back here
         with self._release_lock:
             self._running -= 1

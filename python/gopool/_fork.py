@@ -35,6 +35,7 @@ _TYPE = 0o170000  # stat.S_IFMT(), without its module
 
 _owned: set[int] = set()
 _mapped: set[mmap] = set()
+_left: list[mmap] = []  # what disown_closed() has left as it is
 _hooks: list[Callable[[], None]] = []  # what in_child() was called with
 _concerned = False  # whether there was ever anything in these three
 # By thread: the descriptors that stay open in a child that it forks. A plain dict, so that taking
@@ -102,12 +103,15 @@ def unmap(memory: mmap) -> None:
     memory.close()
 
 
-def disown(owner: list[int]) -> None:
-    """Forget the descriptors of an owner's list, and empty it: the program has closed them, and may
-    have others under their numbers.
+def disown_closed() -> None:
+    """Forget the descriptors that the program has closed, and may have others of the same number.
+
+    Of files and sockets nobody can tell whose they are: they stay open in forked children. So do
+    mappings: a mmap object closes a number of its own with itself.
     """
-    _owned.difference_update(owner)
-    owner.clear()
+    _owned.difference_update([fd for fd in list(_owned) if not is_anonymous(fd)])
+    _left.extend(_mapped)
+    _mapped.clear()
 
 
 def is_open(fd: int) -> bool:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # typeshed has signal only
 import contextlib
-import errno
 import os
 import threading
 from _thread import get_ident
@@ -108,21 +107,26 @@ class Thread(threading.Thread):
 
 
 def read_event(fd: int) -> bool:
-    """Wait for an eventfd, and reset it; False: the program has closed it.
+    """Wait for an eventfd, and reset it; False: the program has closed it, and may have a file of
+    its own under its number.
 
     Before Python 3.13 os.eventfd_read() does not go on after a signal that this thread was given;
     its handler runs in the main thread.
     """
-    while True:
+    while _fork.is_anonymous(fd):
         try:
             os.eventfd_read(fd)
             return True
-        except InterruptedError:
-            pass
-        except OSError as error:
-            if error.errno not in (errno.EBADF, 0):  # 0: a file of the program's has its number
-                raise
-            return False
+        except OSError:
+            pass  # a signal; or it was closed meanwhile
+    return False
+
+
+def write_event(fd: int) -> None:
+    """Wake who waits for an eventfd, unless the program has closed it."""
+    if _fork.is_anonymous(fd):
+        with contextlib.suppress(OSError):  # it was closed just now
+            os.eventfd_write(fd, 1)
 
 
 def interrupt_read(thread: Thread, fd: int) -> None:

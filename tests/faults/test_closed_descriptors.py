@@ -13,10 +13,16 @@ import pytest
 import functions as f
 
 CLOSES = """
-import os, sys
+import gc, os, sys
 import functions as f
 import gopool
 from gopool import _core
+
+def are_whole(files):
+    for file in files:
+        assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == 0
+        assert file.read() == "x" * 100
+        file.seek(0)
 
 def outcome(call, *arguments):
     try:
@@ -31,14 +37,20 @@ if __name__ == "__main__":
     waiting = pool.apply_async(f.sleep, (1000,))
     for fd in set(range(3, 4096)) - set(_core._pollers[2:]):
         os.closerange(fd, fd + 1)
-    files = [open(f"file{{number}}", "w") for number in range({files})]
+    files = [open(f"file{{number}}", "w+") for number in range({files})]
+    for file in files:
+        file.write("x" * 100)
+        file.seek(0)
     {end}
     print(outcome(waiting.get, 30).partition(" before")[0])
     print(outcome(gopool.get_context("fork").Pool, 1).partition(" closed")[0])
-    process = gopool.get_context("fork").Process(target=int)
+    del pool, waiting
+    gc.collect()
+    process = gopool.get_context("fork").Process(target=are_whole, args=(files,))
     process.start()
     process.join()
     print(process.exitcode)
+    are_whole(files)
 """
 PRINTED = """\
 PoolTerminatedError: the pool was terminated
@@ -57,4 +69,4 @@ def test_pool_ends(tmp_path: Any, start_method: str, end: str, files: int) -> No
         end += "; pool.join()"
     done = f.run_script(tmp_path, CLOSES.format(end=end, files=files), start_method)
     f.assert_silent_success(done, "" if end == "sys.exit()" else PRINTED)
-    assert [file.stat().st_size for file in tmp_path.glob("file*")] == [0] * files
+    assert [file.stat().st_size for file in tmp_path.glob("file*")] == [100] * files

@@ -223,7 +223,7 @@ def _no_stream(fd: int) -> int:
 
 
 def _lend(own: int) -> int:
-    fd = _no_stream(os.open(f"/proc/self/fd/{own}", os.O_RDONLY | os.O_CLOEXEC))
+    fd = os.open(f"/proc/self/fd/{own}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BaseException:
