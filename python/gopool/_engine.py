@@ -34,7 +34,7 @@ from gopool._crew import Crew, Maintenance
 from gopool._feeder import Backlog, IMapFeeder, Room, TaskFeeder, Window
 from gopool._reserve import Places
 from gopool._submit import Functions, NoDescriptor, Submitter, affordable_regions, have_desks
-from gopool._threads import interrupt_read, rescue, write_event
+from gopool._threads import interrupt_read, rescue
 from gopool._worker import filesize
 from gopool._worker.call import CALL, MAP, STARMAP
 from gopool._worker.channel import REGION
@@ -242,7 +242,8 @@ class Engine:
     def watch(self, pool: object) -> None:
         """Have the pool's end noticed, also where its finalizer, made later, is interrupted."""
         watch = _watches[id(self)] = Watch(pool, operator.methodcaller("wake"))
-        watch.wake = functools.partial(write_event, self._wake_fd)
+        # In one step of C: no handler may come between, since nobody else ends this pool.
+        watch.wake = functools.partial(os.eventfd_write, self._wake_fd, 1)
         self.collector.pool, self.collector.on_dropped = self.crew.pool, self._dropped
 
     def _unwatch(self) -> None:
