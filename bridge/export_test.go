@@ -44,7 +44,7 @@ func (q *Outcomes) MustWait(socket int, pause, resume func()) bool {
 }
 
 // SetPatience says how long a result waits whose place somebody else has.
-func (q *Outcomes) SetPatience(d time.Duration) { q.patience = d }
+func (q *Outcomes) SetPatience(d time.Duration) { q.scarce.patience = d }
 
 // Claim, Unclaim and Lend are what Borrow is made of.
 func (q *Outcomes) Claim() bool                              { return q.claim() }

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"math"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,7 +38,6 @@ type Outcomes struct {
 	most     int               // regions that may be unread
 	resume   []func()          // called when there is room again
 	scarce   scarcity          // whether descriptors are (scarce_linux.go)
-	patience time.Duration     // how long a result waits for one
 	watched  bool              // a thread looks for its outcome: the collector is not to be woken
 	lent     map[uint64]record // outcomes that such a thread has read, by job (loan.go)
 }
@@ -68,7 +66,8 @@ const (
 
 // NewOutcomes lays the ring into mem, whose length is a multiple of eight.
 func NewOutcomes(mem []byte, wakeFD int) *Outcomes {
-	return &Outcomes{mem: mem, wake: wakeFD, most: maxRegions, patience: placePatience}
+	return &Outcomes{mem: mem, wake: wakeFD, most: maxRegions,
+		scarce: scarcity{patience: placePatience}}
 }
 
 // SetMaxRegions bounds how many unread outcomes may keep a descriptor open.

@@ -23,7 +23,8 @@ type scarcity struct {
 	place  placeState
 	// A result for which a place was made, and that found it taken, is tried again until then; zero:
 	// there is none.
-	until time.Time
+	until    time.Time
+	patience time.Duration // how long it is tried
 }
 
 // placePatience is how long that may last: other threads of the program open files as well, and close
@@ -98,7 +99,7 @@ func (q *Outcomes) mustWait(take func() bool, pause, resume func()) bool {
 func (q *Outcomes) mayTryAgain() bool {
 	now := time.Now()
 	if q.scarce.until.IsZero() {
-		q.scarce.until = now.Add(q.patience)
+		q.scarce.until = now.Add(q.scarce.patience)
 	}
 	return now.Before(q.scarce.until)
 }

@@ -378,26 +378,23 @@ class Crew:
 
     def write_off(self) -> None:
         """Kill the workers of which nobody hears any more, since the program has closed their
-        descriptors.
+        descriptors. Those that are no children of this process end with their lifeline.
         """
         with self._refilling:
             members = [*self._members.values(), *self._unattached]
             started = [member for member in members if member.started]
             for member in started:
-                if _still_there(member.pid) or not member.popens:
-                    with contextlib.suppress(OSError):
-                        os.kill(member.pid, _signal.SIGKILL)
+                if _still_there(member.pid):
+                    os.kill(member.pid, _signal.SIGKILL)
                 for each in member.popens:
                     each.finalizer.cancel()  # it would close the program's files
-                    if _foreign_sentinel(member.process) is not None:
-                        # What the forkserver tells of it would be read from one of them.
+                    if each.method == "forkserver":  # which would tell it through one of them
                         each.returncode = -_signal.SIGKILL
             for member in started:
                 with contextlib.suppress(ValueError):  # the user took it out of the pool's list
                     self._processes.remove(member.process)
                 with contextlib.suppress(AssertionError, OSError, ValueError):
-                    if _foreign_sentinel(member.process) is None:
-                        member.process.join()
+                    member.process.join()
             self._members.clear()
             self._unattached.clear()
 

@@ -114,23 +114,19 @@ def disown_closed() -> None:
     _mapped.clear()
 
 
-def is_open(fd: int) -> bool:
-    """Whether there is a descriptor of this number."""
+def file_type(fd: int) -> int | None:
+    """The type bits of a descriptor's st_mode; None: there is no such descriptor."""
     try:
-        os.fstat(fd)
+        return os.fstat(fd).st_mode & _TYPE
     except OSError:
-        return False
-    return True
+        return None
 
 
 def is_anonymous(fd: int) -> bool:
     """Whether a descriptor has no file's type, as an eventfd and an epoll: else the program has
     closed it, and may have opened a file of its own under its number.
     """
-    try:
-        return os.fstat(fd).st_mode & _TYPE == 0
-    except OSError:
-        return False
+    return file_type(fd) == 0
 
 
 def owned() -> frozenset[int]:

@@ -133,7 +133,7 @@ def interrupt_read(thread: Thread, fd: int) -> None:
     """Have a thread return from read_event(fd) whose descriptor the program has closed: the kernel
     looks for it again after a signal. Go handles this one, and does nothing.
     """
-    if thread.is_alive() and not _fork.is_open(fd):
+    if thread.is_alive() and _fork.file_type(fd) is None:
         with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
             _signal.pthread_kill(thread.ident or 0, _signal.SIGURG)
 
