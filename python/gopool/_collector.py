@@ -91,7 +91,7 @@ class Collector:
         self.delivering: Any = None  # the job whose outcome is being handed over
         self.terminated: BaseException | None = None  # what unfinished jobs end with
         self._local: deque[tuple[int, int, Any]] = deque()
-        self._cancelled: deque[Any] = deque()  # jobs that nobody else will settle
+        self._whole: deque[Any] = deque()  # jobs that nobody else will settle
         self.on_event: Callable[[bytes], None] = _nothing
         self.pool: Callable[[], object] = _there  # None where nobody has the pool any more
         self.on_dropped: Callable[[], None] = _nothing  # called then
@@ -109,11 +109,11 @@ class Collector:
             write_event(self._wake_fd)
         return True
 
-    def settle_cancelled(self, job: Any, error: BaseException) -> None:
-        """Have the collector fail a job that cancel() took from the cache. Any thread may call."""
+    def settle_whole(self, job: Any, error: BaseException) -> None:
+        """Have the collector fail a job that was taken from the cache. Any thread may call."""
         with self._waking:
             if not self._ended:
-                self._cancelled.append((job, error))
+                self._whole.append((job, error))
                 write_event(self._wake_fd)
                 return
         job._settle((False, error))
@@ -167,8 +167,8 @@ class Collector:
     def _settle_local(self) -> None:
         while self._local:
             self._settle(*self._local.popleft())
-        while self._cancelled:
-            job, error = self._cancelled.popleft()
+        while self._whole:
+            job, error = self._whole.popleft()
             try:
                 job._settle((False, error))
             except BaseException as problem:

@@ -139,6 +139,21 @@ class Member:
         if not popen.is_another(_foreign_sentinel(self.process)):
             self.pidfd = pidfd
 
+    def kill(self) -> None:
+        """Kill the process, and no other, whatever the program has done to its descriptors.
+
+        Another's child without its pidfd ends with its lifeline.
+        """
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if _fork.is_pidfd_of(self.pidfd, self.pid):
+                _signal.pidfd_send_signal(self.pidfd, _signal.SIGKILL)
+            elif _still_there(self.pid):
+                os.kill(self.pid, _signal.SIGKILL)
+        for each in self.popens:
+            each.finalizer.cancel()  # it would close the program's files
+            if each.method == "forkserver":  # which would tell it through one of them
+                each.returncode = -_signal.SIGKILL
+
     def end(self, patience: float) -> None:
         """End the process of which nobody hears, whatever there is of it, and give all back.
 
@@ -341,7 +356,8 @@ class Crew:
             member = self._members.pop(worker, None)
             if self._unattached:
                 member = self._take_late(worker) or member
-            assert member is not None
+        if member is None:
+            return 0  # write_off() was quicker
         code = _status(member.process)
         asked = self._native.WorkerAsked(self._handle, worker) == 1
         begun = _lastwords.read_begun(member.memory)
@@ -378,23 +394,19 @@ class Crew:
 
     def write_off(self) -> None:
         """Kill the workers of which nobody hears any more, since the program has closed their
-        descriptors. Those that are no children of this process end with their lifeline.
+        descriptors.
         """
         with self._refilling:
             members = [*self._members.values(), *self._unattached]
             started = [member for member in members if member.started]
             for member in started:
-                if _still_there(member.pid):
-                    os.kill(member.pid, _signal.SIGKILL)
-                for each in member.popens:
-                    each.finalizer.cancel()  # it would close the program's files
-                    if each.method == "forkserver":  # which would tell it through one of them
-                        each.returncode = -_signal.SIGKILL
+                member.kill()
             for member in started:
                 with contextlib.suppress(ValueError):  # the user took it out of the pool's list
                     self._processes.remove(member.process)
                 with contextlib.suppress(AssertionError, OSError, ValueError):
-                    member.process.join()
+                    if _foreign_sentinel(member.process) is None:  # else the program's file, maybe
+                        member.process.join()
             self._members.clear()
             self._unattached.clear()
 

@@ -25,7 +25,8 @@ import time
 import weakref
 from _struct import Struct
 from _thread import get_ident, start_new_thread
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from multiprocessing import pool as stdlib
 from multiprocessing import util
 
@@ -66,6 +67,9 @@ _HAS_TASK = 1  # a flag
 
 # By gopool.EventKind.
 _EVENT_KINDS = ("timeout", "retry", "retire", "limit", "broken")
+
+# Different sets of options of one pool beyond which timeouts are rounded up: Go keeps each set.
+_MAX_EXACT_TIMEOUTS = 256
 
 _RUNNING = 2  # of JobPlace: gopool.PlaceRunning
 
@@ -341,9 +345,12 @@ class Engine:
             items: the arguments of each of its `count` tasks, in the form that the mode wants.
             quick: drawing them runs no code of the user's.
             listed: besides, all objects in them exist already.
+
+        Raises:
+            ValueError: there are fewer or more of them; what was drawn runs.
         """
         number = job._job
-        source = iter(items)
+        source = _exactly(count, items) if count else iter(items)
         if listed and count > 1:
             source = self._submitter.sharing(number, source)
         from gopool._runs import Run  # not before a first pool has its first result
@@ -371,7 +378,7 @@ class Engine:
                 self._fail_job(number)
                 return
             if self._congested and self._is_congested():
-                self.backlog.add(run.rest(), count - run.index)
+                self.backlog.add(self._rest(number, run), count - run.index)
                 return
             load, more = run.submit()
             self._note(load)
@@ -381,6 +388,15 @@ class Engine:
                     raise error  # KeyboardInterrupt is the caller's, who never gets this job
                 if not self._settle_failure(task, error):
                     self.backlog.add([task], 1)
+
+    def _rest(self, number: int, run: Run) -> Iterator[Task]:
+        """The tasks that were not drawn, for the backlog: their job fails where the input does."""
+        try:
+            yield from run.rest()
+        except Exception as error:
+            job = self.cache.pop(number, None)
+            if job is not None:
+                self.collector.settle_whole(job, error)
 
     def _note(self, load: int) -> None:
         """See whether tasks have to wait after a submission that left so many bytes unsettled."""
@@ -612,8 +628,11 @@ class Engine:
         if call.timeout is None and not call.retries:
             return 0
         pool = self._settings
+        timeout = _options.milliseconds(call.timeout)
+        if len(self._options) >= _MAX_EXACT_TIMEOUTS:
+            timeout = _options.coarser(timeout)
         wanted = (
-            _options.milliseconds(call.timeout),
+            timeout,
             call.retries,
             pool.retry_mask,
             _options.milliseconds(pool.retry_backoff),
@@ -635,7 +654,7 @@ class Engine:
             return False
         if self.cache.pop(number, None) is None:  # its outcome was quicker
             return False
-        self.collector.settle_cancelled(job, _collector.cancelled())
+        self.collector.settle_whole(job, _collector.cancelled())
         return True
 
     def runs(self, job: int) -> bool:
@@ -876,6 +895,21 @@ def _joined() -> BaseException:
         "the pool was joined before the results of this imap were read, and its buffersize kept "
         "the rest of the input from being drawn; read to the end before join()"
     )
+
+
+def _exactly(count: int, items: Iterable[Any]) -> Iterator[Any]:
+    """So many items, at least one, of an input whose len() may lie, or that changes meanwhile: a
+    job of fewer tasks would never end, one of more has no place for their results.
+    """
+    source = iter(items)
+    yield from islice(source, count - 1)
+    for item in source:
+        yield item
+        break
+    else:
+        raise ValueError(f"the input gave fewer chunks than its len() promised, {count}")
+    for _ in source:
+        raise ValueError(f"the input gave more chunks than its len() promised, {count}")
 
 
 def stats_text(native: Any) -> str:

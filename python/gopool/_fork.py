@@ -129,6 +129,18 @@ def is_anonymous(fd: int) -> bool:
     return file_type(fd) == 0
 
 
+def is_pidfd_of(fd: int, pid: int) -> bool:
+    """Whether a descriptor is the pidfd of a process that has not been reaped.
+
+    Source: proc_pid_fdinfo(5); the kernel puts -1 there once the process is reaped.
+    """
+    try:
+        with open(f"/proc/self/fdinfo/{fd}") as info:
+            return f"Pid:\t{pid}\n" in info.readlines()
+    except OSError:  # there is no such descriptor, or no number is left to look
+        return False
+
+
 def owned() -> frozenset[int]:
     """The registered descriptors (for tests)."""
     return frozenset(_owned)

@@ -146,6 +146,12 @@ def milliseconds(seconds: float | None) -> int:
     return 2**53 if math.isinf(seconds) else min(math.ceil(seconds * 1000), 2**53)
 
 
+def coarser(duration: int) -> int:
+    """A duration rounded up by less than a hundredth, so that there are few different ones."""
+    step = 1 << max(0, duration.bit_length() - 8)
+    return -(-duration // step) * step
+
+
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")

@@ -20,6 +20,7 @@ import unruly as u
 import functions as f
 import gopool
 from gopool import events
+from gopool._options import CallOptions
 from usage import usage
 
 MB = 1 << 20
@@ -472,6 +473,22 @@ def test_bad_call_arguments(pool: Any, keywords: dict[str, Any], kind: type[Exce
         with pytest.raises(kind):
             call(f.square, [3], **keywords)
     assert pool._cache == {}
+
+
+def test_many_timeouts(context: Any) -> None:
+    """What is left until a deadline is another time for each call: the memory for them is bounded,
+    and none is cut shorter than it asked, nor given more than a hundredth on top.
+    """
+    with context.Pool(1) as pool:
+        engine = pool._engine
+        given = [
+            engine.options(CallOptions(pool._settings, number / 1000, None, None))
+            for number in range(1, 100_001)
+        ]
+        assert len(set(given)) < 3_000
+        known = {number: wanted[0] for wanted, number in engine._options.items()}
+        for asked, number in enumerate(given, 1):
+            assert asked <= known[number] <= asked * 1.01
 
 
 def test_huge_timeouts(pool: Any) -> None:

@@ -6,7 +6,9 @@ from __future__ import annotations
 import functools
 import itertools
 import pickle
+import queue
 import threading
+from collections.abc import Iterator
 from multiprocessing import pool as stdlib
 from pathlib import Path
 from typing import Any
@@ -347,3 +349,54 @@ def test_map_from_many_threads(pool: Any) -> None:
     for thread in threads:
         thread.join()
     assert outcomes == {n: [(n, i) for i in range(500)] for n in range(4)}
+
+
+class Promising:
+    """An input of other length than it says, whose items are as large as wanted."""
+
+    def __init__(self, length: int, promised: int, item: bytes = b"", bad: int = -1) -> None:
+        self.length, self.promised, self.item, self.bad = length, promised, item, bad
+
+    def __len__(self) -> int:
+        return self.promised
+
+    def __iter__(self) -> Iterator[bytes]:
+        for number in range(self.length):
+            if number == self.bad:
+                raise OSError("the input broke")
+            yield self.item
+
+
+@pytest.mark.parametrize("chunksize", [1, 2, 7])
+def test_map_of_another_length_than_promised(pool: Any, chunksize: int) -> None:
+    """The standard library waits for ever, or gives a list with gaps. Where the chunks are as many
+    as promised the results are the standard library's.
+    """
+    with pytest.raises(ValueError, match="fewer chunks than its len"):
+        pool.map(len, Promising(30, 100), chunksize)
+    with pytest.raises(ValueError, match="more chunks than its len"):
+        pool.map(len, Promising(100, 30), chunksize)
+    with pytest.raises(ValueError, match="fewer"):
+        pool.map(len, Promising(0, 3), chunksize)
+    assert pool.map(len, Promising(3, 0), chunksize) == []
+    assert pool.map(len, Promising(99, 100), 2) == [0] * 99
+    assert pool.map(len, Promising(100, 99), 2) == [0] * 100
+
+
+def test_map_whose_input_fails_late(context: Any, tmp_path: Path) -> None:
+    """Also beyond the budget, where a thread draws what is left, the failure is the map's."""
+    release, item = tmp_path / "release", bytes(3_000_000)
+    failed: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with context.Pool(1) as pool:
+        pool.apply_async(f.wait_for, (str(release),))
+        breaks = pool.map_async(
+            len, Promising(100, 100, item, bad=60), 1, error_callback=failed.put
+        )
+        ends = pool.map_async(len, Promising(60, 100, item), 1)
+        release.touch()
+        with pytest.raises(OSError, match="the input broke"):
+            breaks.get(30)
+        assert str(failed.get(timeout=30)) == "the input broke"
+        with pytest.raises(ValueError, match="fewer chunks"):
+            ends.get(30)
+        assert pool.map(f.square, range(10)) == [x * x for x in range(10)]

@@ -650,3 +650,21 @@ def test_default_timeout_of_sockets(start_method: str) -> None:
             assert pool.apply(f.pid) == pid
     finally:
         socket.setdefaulttimeout(before)
+
+
+LARGE_RESULTS = """
+import sys
+import gopool
+
+if __name__ == "__main__":
+    with gopool.get_context(sys.argv[1]).Pool(2) as pool:
+        print(sum(map(len, pool.map(bytes, [1 << 20] * 8, 1))))
+        pool.close()
+        pool.join()
+"""
+
+
+def test_no_warning_of_a_worker_that_sent_large_results(tmp_path: Any, start_method: str) -> None:
+    """In Python's development mode, which tells of sockets that nobody has closed."""
+    done = f.run_script(tmp_path, LARGE_RESULTS, start_method, flags=("-X", "dev"))
+    f.assert_silent_success(done, f"{8 << 20}\n")

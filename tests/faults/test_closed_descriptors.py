@@ -70,3 +70,28 @@ def test_pool_ends(tmp_path: Any, start_method: str, end: str, files: int) -> No
     done = f.run_script(tmp_path, CLOSES.format(end=end, files=files), start_method)
     f.assert_silent_success(done, "" if end == "sys.exit()" else PRINTED)
     assert [file.stat().st_size for file in tmp_path.glob("file*")] == [100] * files
+
+
+HALF_BLIND = """
+import multiprocessing, os, select, sys
+import functions as f
+import gopool
+
+if __name__ == "__main__":
+    of = {"gopool": gopool, "stdlib": multiprocessing}[sys.argv[2]]
+    pool = gopool.pool.Pool(2, context=of.get_context(sys.argv[1]))
+    waiting = pool.apply_async(f.sleep, (1000,))
+    pidfds = [os.pidfd_open(worker.pid) for worker in pool._pool]
+    os.close(pool._engine._wake_fd)
+    pool.terminate()
+    print([bool(select.select([pidfd], [], [], 30)[0]) for pidfd in pidfds])
+"""
+
+
+@pytest.mark.parametrize("of", ["gopool", "stdlib"])
+def test_one_descriptor(tmp_path: Any, start_method: str, of: str) -> None:
+    """A pool that has lost a single one ends as well, with its workers, whosever children they
+    are: the lifeline is whole, and would keep them for as long as the program lives.
+    """
+    done = f.run_script(tmp_path, HALF_BLIND, start_method, of)
+    f.assert_silent_success(done, "[True, True]\n")

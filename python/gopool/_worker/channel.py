@@ -134,6 +134,14 @@ class Channel:
         if not is_still(*self._endpoint):
             raise OSError(errno.EBADF, "a task has closed the socket of its worker, which ends")
 
+    def unwrap(self) -> None:
+        """Forget the socket's object, which would warn where it is still open at the worker's end:
+        that is how the parent sees it end.
+        """
+        if self._wrapped is not None:
+            self._wrapped.detach()
+            self._wrapped = None
+
     def close(self) -> None:
         """Close this end (in a child that is no worker): what the parent shares is not mapped any
         more, so that no task can be claimed.
@@ -143,7 +151,6 @@ class Channel:
             self.lane = None
             if is_still(*self._bell):
                 os.close(self._bell[0])
-        if self._wrapped is not None:
-            self._wrapped.detach()
+        self.unwrap()
         if is_still(*self._endpoint):  # else the number is something of the task's
             os.close(self._fd)

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 # The worker that this process is; None in every other process, forked children included.
 _current: Worker | None = None
-_ended: Worker | None = None  # freed with the process: its socket would warn that nobody closed it
 
 
 def main(
@@ -95,7 +94,8 @@ def main(
     except (ParentGone, BrokenPipeError, ConnectionResetError):
         util.debug("gopool worker: the parent is gone")
     finally:
-        _current, _ended = None, worker
+        _current = None
+        worker.retire()
 
 
 class Worker:
@@ -219,6 +219,10 @@ class Worker:
     def _on_sigint(self, number: int, frame: Any) -> None:
         if self._in_user_code or not self._is_worker:
             _signal.default_int_handler(number, frame)
+
+    def retire(self) -> None:
+        """Take no more tasks; the descriptors stay open until the process ends."""
+        self._channel.unwrap()
 
     def disown(self) -> None:
         """In a child that a task forked: be no worker, use none of its descriptors."""
