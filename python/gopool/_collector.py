@@ -134,7 +134,7 @@ class Collector:
                 self._after_batch()
             elif taken == 0:
                 if not read_event(self._wake_fd):
-                    return  # see Engine._write_off()
+                    break  # see Engine._write_off()
                 if self.pool() is None:
                     self.on_dropped()
             elif taken == _SCARCE:
@@ -288,6 +288,10 @@ class Collector:
             outcome = _outcome(
                 status, payload, region, region_size, self._close_result, not self._places.tight
             )
+        if status == _CANCELLED:  # cancel() may not be back from Go: it sees this then
+            waiting = self._cache.get(job)
+            if waiting is not None:
+                waiting._cancelled = True
         if status in (_LOST, _BROKEN):
             self.complete(outcome[1])
         if status in (_LOST, _TIMEOUT):

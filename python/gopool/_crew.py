@@ -405,8 +405,10 @@ class Crew:
                 with contextlib.suppress(ValueError):  # the user took it out of the pool's list
                     self._processes.remove(member.process)
                 with contextlib.suppress(AssertionError, OSError, ValueError):
-                    if _foreign_sentinel(member.process) is None:  # else the program's file, maybe
+                    if _foreign_sentinel(member.process) is None:
                         member.process.join()
+                    else:  # its sentinel may be a file of the program's by now
+                        _let_go(member.process)
             self._members.clear()
             self._unattached.clear()
 
@@ -450,13 +452,17 @@ def _status(process: Any) -> int | None:
     except ValueError:  # the user has closed the process object
         return None
     if code is None:
-        # Nobody will ever read it: let go of the process the way join() does.
-        from multiprocessing import process as stdlib_process
-
-        stdlib_process._children.discard(process)  # type: ignore[attr-defined]
+        _let_go(process)  # nobody will ever read it
     else:
         process.join(0)
     return code if isinstance(code, int) else None
+
+
+def _let_go(process: Any) -> None:
+    """Have multiprocessing look after a process no more, the way join() does."""
+    from multiprocessing import process as stdlib_process
+
+    stdlib_process._children.discard(process)  # type: ignore[attr-defined]
 
 
 def _await_imports() -> None:

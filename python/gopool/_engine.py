@@ -347,7 +347,7 @@ class Engine:
             listed: besides, all objects in them exist already.
 
         Raises:
-            ValueError: there are fewer or more of them; what was drawn runs.
+            ValueError: there are fewer or more of them; what was handed over runs.
         """
         number = job._job
         source = _exactly(count, items) if count else iter(items)
@@ -393,7 +393,9 @@ class Engine:
         """The tasks that were not drawn, for the backlog: their job fails where the input does."""
         try:
             yield from run.rest()
-        except Exception as error:
+        except GeneratorExit:  # the backlog was stopped
+            raise
+        except BaseException as error:
             job = self.cache.pop(number, None)
             if job is not None:
                 self.collector.settle_whole(job, error)
@@ -652,8 +654,8 @@ class Engine:
             return False
         if self.native.JobCancel(self.handle, number, tasks, int(terminate)) and tasks == 1:
             return False
-        if self.cache.pop(number, None) is None:  # its outcome was quicker
-            return False
+        if self.cache.pop(number, None) is None:  # its outcome was quicker, this one or another
+            return bool(job._cancelled)
         self.collector.settle_whole(job, _collector.cancelled())
         return True
 
@@ -900,16 +902,18 @@ def _joined() -> BaseException:
 def _exactly(count: int, items: Iterable[Any]) -> Iterator[Any]:
     """So many items, at least one, of an input whose len() may lie, or that changes meanwhile: a
     job of fewer tasks would never end, one of more has no place for their results.
+
+    The last one is given when the input has ended: before that the job must not be complete.
     """
     source = iter(items)
     yield from islice(source, count - 1)
-    for item in source:
-        yield item
-        break
-    else:
+    end = object()
+    last = next(source, end)
+    if last is end:
         raise ValueError(f"the input gave fewer chunks than its len() promised, {count}")
     for _ in source:
         raise ValueError(f"the input gave more chunks than its len() promised, {count}")
+    yield last
 
 
 def stats_text(native: Any) -> str:

@@ -404,6 +404,7 @@ class Backlog:
             with self._lock:
                 if not self._waiting or self._stopped:
                     self._thread = None
+                    self._count = 0  # an input that failed gave fewer
                     break
                 tasks = self._waiting[0]
             self._drain(tasks)

@@ -228,6 +228,39 @@ def test_cancel_many(pool: Any) -> None:
             assert result.get(LONG) == i * i
 
 
+@pytest.mark.parametrize("kind", ["apply_async", "map_async"])
+def test_cancel_whose_outcome_is_quicker(
+    context: Any, files: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A worker becomes free, and the collector learns that its next task is cancelled, before
+    cancel() is back from Go.
+    """
+
+    class Slow:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(native, name)
+
+        def JobCancel(self, *arguments: int) -> int:
+            begun: int = native.JobCancel(*arguments)
+            Path(files("release")).touch()
+            queued.wait(LONG)
+            return begun
+
+    with context.Pool(1) as pool:
+        native = pool._engine.native
+        running = pool.apply_async(f.wait_for, (files("release"),))
+        given = (3,) if kind == "apply_async" else range(3)
+        queued = getattr(pool, kind)(f.square, given)
+        monkeypatch.setattr(pool._engine, "native", Slow())
+        assert queued.cancel()
+        assert queued.cancelled()
+        with pytest.raises(gopool.TaskCancelledError):
+            queued.get(LONG)
+        assert not queued.cancel()
+        monkeypatch.undo()
+        assert running.get(LONG)
+
+
 def test_cancel_is_futures_cancel() -> None:
     """except clauses for concurrent.futures serve as well."""
     from concurrent.futures import CancelledError

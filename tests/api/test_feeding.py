@@ -8,7 +8,7 @@ import itertools
 import pickle
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import pool as stdlib
 from pathlib import Path
 from typing import Any
@@ -354,8 +354,16 @@ def test_map_from_many_threads(pool: Any) -> None:
 class Promising:
     """An input of other length than it says, whose items are as large as wanted."""
 
-    def __init__(self, length: int, promised: int, item: bytes = b"", bad: int = -1) -> None:
+    def __init__(
+        self,
+        length: int,
+        promised: int,
+        item: bytes = b"",
+        bad: int = -1,
+        error: type[BaseException] = OSError,
+    ) -> None:
         self.length, self.promised, self.item, self.bad = length, promised, item, bad
+        self.error = error
 
     def __len__(self) -> int:
         return self.promised
@@ -363,7 +371,7 @@ class Promising:
     def __iter__(self) -> Iterator[bytes]:
         for number in range(self.length):
             if number == self.bad:
-                raise OSError("the input broke")
+                raise self.error("the input broke")
             yield self.item
 
 
@@ -383,7 +391,9 @@ def test_map_of_another_length_than_promised(pool: Any, chunksize: int) -> None:
     assert pool.map(len, Promising(100, 99), 2) == [0] * 100
 
 
-def test_map_whose_input_fails_late(context: Any, tmp_path: Path) -> None:
+def test_map_whose_input_fails_late(
+    context: Any, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
     """Also beyond the budget, where a thread draws what is left, the failure is the map's."""
     release, item = tmp_path / "release", bytes(3_000_000)
     failed: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -393,10 +403,17 @@ def test_map_whose_input_fails_late(context: Any, tmp_path: Path) -> None:
             len, Promising(100, 100, item, bad=60), 1, error_callback=failed.put
         )
         ends = pool.map_async(len, Promising(60, 100, item), 1)
+        goes_on = pool.map_async(len, Promising(60, 40, item), 1)
+        leaves = pool.map_async(len, Promising(100, 100, item, 60, SystemExit), 1)
         release.touch()
         with pytest.raises(OSError, match="the input broke"):
             breaks.get(30)
         assert str(failed.get(timeout=30)) == "the input broke"
         with pytest.raises(ValueError, match="fewer chunks"):
             ends.get(30)
+        with pytest.raises(ValueError, match="more chunks"):
+            goes_on.get(30)
+        with pytest.raises(SystemExit, match="the input broke"):
+            leaves.get(30)
         assert pool.map(f.square, range(10)) == [x * x for x in range(10)]
+        eventually(pool._taskqueue.empty, "nothing waits")

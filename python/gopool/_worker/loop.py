@@ -221,7 +221,7 @@ class Worker:
             _signal.default_int_handler(number, frame)
 
     def retire(self) -> None:
-        """Take no more tasks; the descriptors stay open until the process ends."""
+        """Let go of the objects round the descriptors, which stay open until the process ends."""
         self._channel.unwrap()
 
     def disown(self) -> None:
