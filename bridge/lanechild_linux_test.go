@@ -132,6 +132,12 @@ var laneOffences = map[string]func(*laneChild, *bridge.Task){
 	"outcome of the last":   func(c *laneChild, _ *bridge.Task) { c.publish(c.done(c.last, "x", 0)) },
 	"garbage by the socket": func(c *laneChild, _ *bridge.Task) { c.send([]byte{1, 0, 0, 0, 0xc1}) },
 
+	// Its bell is not rung: who reads the message looks into the lane before that.
+	"answers, then a message too large": func(c *laneChild, m *bridge.Task) {
+		c.lane.Publish(c.done(m.ID, "x", 0))
+		c.send(make([]byte, bridge.MaxFrame+1))
+	},
+
 	// These do their task: the counts are looked at when it is settled.
 	"claims what there is not": func(c *laneChild, m *bridge.Task) { c.count(m, 5) },
 	"gives back what it claimed": func(c *laneChild, m *bridge.Task) {

@@ -60,9 +60,12 @@ func TestLaneOffences(t *testing.T) {
 		"claims what there is not":       "its count of tasks makes no sense",
 		"gives back what it claimed":     "its count of tasks makes no sense",
 		"puts a task in":                 "its count of tasks makes no sense",
+
+		"answers, then a message too large": "message larger than a frame",
 	}
+	const counts = "answers, then a message too large"
 	does := map[string]bool{"claims what there is not": true, "gives back what it claimed": true,
-		"puts a task in": true}
+		"puts a task in": true, counts: true}
 	require.Equal(t, sortedNames(laneOffences), sortedNames(reasons))
 	for _, offence := range sortedNames(laneOffences) {
 		t.Run(offence, func(t *testing.T) {
@@ -72,6 +75,9 @@ func TestLaneOffences(t *testing.T) {
 			assert.Zero(t, verdict.After)
 			got, lost := s.outcome(), 1
 			require.Equal(t, s.tasks[0], got.index)
+			if offence == counts {
+				require.Equal(t, gopool.StatusValue, got.status)
+			}
 			if does[offence] && got.status == gopool.StatusValue { // it was not ended before
 				lost = 0
 			} else {

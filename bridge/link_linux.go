@@ -438,8 +438,8 @@ func (l *WorkerLink) readOne() bool {
 	if err == nil && !ok {
 		return false
 	}
+	l.drainOldest() // what went into the lane before this was sent, and before what can't be read
 	if err == nil {
-		l.drainOldest() // what went into the lane before this was sent
 		err = l.handle(frame, fd)
 	}
 	if err != nil {
