@@ -217,6 +217,7 @@ class Crew:
         self.last_words = LastWords(pool._processes + _SPARE_WORDS)
         self._refilling = threading.RLock()
         self._unattached: list[Member] = []  # from before they hold anything until Go knows them
+        self._written_off = False  # who ends is nobody's to reap any more
         self._members: dict[int, Member] = {}
         self._native: Any = None
         self._handle = 0
@@ -357,7 +358,8 @@ class Crew:
             if self._unattached:
                 member = self._take_late(worker) or member
         if member is None:
-            return 0  # write_off() was quicker
+            assert self._written_off
+            return 0
         code = _status(member.process)
         asked = self._native.WorkerAsked(self._handle, worker) == 1
         begun = _lastwords.read_begun(member.memory)
@@ -411,6 +413,7 @@ class Crew:
                         _let_go(member.process)
             self._members.clear()
             self._unattached.clear()
+            self._written_off = True
 
     def staffed(self) -> bool:
         """Whether Go has a worker that was not reaped."""
