@@ -366,11 +366,12 @@ class Crew:
         if begun is not None:
             self._native.WorkerBegan(self._handle, worker, begun)
         self.last_words.keep(member.pid, *member.last_words())
+        # Before its task is settled: who hears of the loss finds the dead in no list.
+        with contextlib.suppress(ValueError):  # the user took it out of the pool's list
+            self._processes.remove(member.process)
         verdict = self._native.WorkerReaped(
             self._handle, worker, 0 if code is None else code, int(code is not None)
         )
-        with contextlib.suppress(ValueError):  # the user took it out of the pool's list
-            self._processes.remove(member.process)
         member.close()
         name, pid = member.process.name, member.pid
         kind = "end" if asked or code == 0 else "crash"

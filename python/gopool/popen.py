@@ -19,7 +19,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from _thread import RLock, get_ident
+from _thread import RLock, _count, get_ident
 from collections.abc import Callable
 from functools import partial
 from itertools import chain, starmap
@@ -270,10 +270,15 @@ class ForkPopen(Adopted, popen_fork.Popen):
         # By the list: whatever else closes them, nothing is closed twice.
         self.finalizer = util.Finalize(self, _fork.close_all, (self._ends,))
         self.sentinel = parent_r
+        threads = _count()  # beside the main one
+        if threads:
+            from gopool import _inherited
         # By itself: after a fork each function that is called has pages copied, on both sides.
         self._forked.extend(starmap(os.fork, ((),)))
         if self._forked == [0]:
             try:
+                if threads:
+                    _inherited.renew()
                 if sys.version_info >= (3, 13):
                     atexit._clear()
                     atexit.register(util._exit_function)  # type: ignore[attr-defined]

@@ -144,6 +144,26 @@ def test_result_does_not_unpickle(pool: Any) -> None:
     assert pool.apply(f.square, (3,)) == 9
 
 
+def test_the_lost_worker_is_listed_no_more(pool: Any) -> None:
+    """Whoever hears of the loss, and looks at the pool's processes, finds the living only."""
+    crew, listed = pool._engine.crew, []
+    native = crew._native
+
+    class Watched:
+        """Go's functions; those who wait for the task hear of the loss within WorkerReaped."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "WorkerReaped":
+                listed.extend(process.pid for process in pool._pool)
+            return getattr(native, name)
+
+    crew._native = Watched()
+    with pytest.raises(gopool.WorkerLostError) as lost:
+        pool.apply(f.exit_hard, (1,))
+    assert len(listed) == 1
+    assert lost.value.pid not in listed
+
+
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
 def test_base_exceptions(pool: Any, error: BaseException) -> None:
     """A BaseException is its task's outcome, and the worker stays."""
