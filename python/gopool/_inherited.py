@@ -7,14 +7,14 @@ its very start, which closes sys.stdin; at a print(); at its end, which flushes.
 thread of its own for that: a pool replaces its workers from one. CPython has this open (its issue
 84579); what it and logging renew in a child is Python's own locks.
 
-Nobody can ask whether such a lock is taken. But a buffer that is initialised again has a new one,
-and no data: what the parent has not written yet is the parent's to write.
+Nobody can ask whether such a lock is taken. But a buffer that is initialised again has a new one.
+What the parent has not written yet is the parent's to write, and is dropped here.
 """
 
 from __future__ import annotations
 
 import sys
-from _io import BufferedRandom, BufferedReader, BufferedWriter, FileIO, TextIOWrapper
+from _io import BufferedRandom, BufferedReader, BufferedWriter, BytesIO, FileIO, TextIOWrapper
 from collections.abc import Iterator
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
@@ -30,26 +30,31 @@ def renew() -> None:
 
     No code of the program's runs here. Its other files are its own to look after.
     """
-    for buffered in {*map(_buffer_of, _streams())}:
-        if type(buffered) in _BUFFERED and type(buffered.raw) is FileIO and not buffered.closed:
-            buffered.__init__(buffered.raw)
+    for stream in {id(each): each for each in _streams()}.values():
+        buffered = _buffer_of(stream)
+        raw = getattr(buffered, "raw", None)
+        if type(buffered) in _BUFFERED and type(raw) is FileIO and not raw.closed:
+            if type(buffered) is not BufferedReader:
+                buffered.__init__(BytesIO())
+                TextIOWrapper.flush(stream)  # what was printed and not flushed
+            buffered.__init__(raw)
     tracker = sys.modules.get("multiprocessing.resource_tracker")
     if tracker is not None:
         tracker._resource_tracker._lock._at_fork_reinit()
 
 
-def _streams() -> Iterator[Any]:
-    yield from (sys.stdin, sys.stdout, sys.stderr)
-    yield from (sys.__stdin__, sys.__stdout__, sys.__stderr__)
-    logging = sys.modules.get("logging")
-    for reference in list(getattr(logging, "_handlerList", ())):
-        yield getattr(reference(), "__dict__", {}).get("stream")
+def _streams() -> Iterator[TextIOWrapper]:
+    standard = sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__
+    references = list(getattr(sys.modules.get("logging"), "_handlerList", ()))
+    logs = [getattr(reference(), "__dict__", {}).get("stream") for reference in references]
+    stream: Any
+    for stream in (*standard, *logs):
+        if issubclass(type(stream), TextIOWrapper):
+            yield stream
 
 
-def _buffer_of(stream: Any) -> Any:
-    if issubclass(type(stream), TextIOWrapper):
-        try:
-            return TextIOWrapper.buffer.__get__(stream)
-        except ValueError:  # it was detached
-            pass
-    return None
+def _buffer_of(stream: TextIOWrapper) -> Any:
+    try:
+        return TextIOWrapper.buffer.__get__(stream)
+    except ValueError:  # it was detached
+        return None

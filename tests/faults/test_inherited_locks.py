@@ -138,6 +138,31 @@ if __name__ == "__main__":
     f.assert_silent_success(done, f"0 {1 << 20} 1\n")
 
 
+def test_text_that_a_thread_has_printed_is_the_parents(tmp_path: Any) -> None:
+    """What another thread prints between the flush and the fork is not written by the child too."""
+    done = f.run_script(
+        tmp_path,
+        """
+import os, sys, threading
+import functions as f
+import gopool
+
+if __name__ == "__main__":
+    leave = threading.Event()
+    threading.Thread(target=leave.wait).start()
+    with open(1, "w", closefd=False) as sys.stdout:  # in blocks, as into any file
+        os.register_at_fork(before=lambda: print("once"))
+        process = gopool.get_context("fork").Process(target=print, args=("child",))
+        process.start()
+        process.join()
+    sys.stdout = sys.__stdout__
+    leave.set()
+""",
+        flags=QUIET,
+    )
+    f.assert_silent_success(done, "child\nonce\n")
+
+
 def test_resource_tracker_that_a_thread_is_at(tmp_path: Any) -> None:
     """A child shares memory while a thread of its parent had just begun to start the tracker."""
     done = f.run_script(
