@@ -41,6 +41,9 @@ _concerned = False  # whether there was ever anything in these three
 # By thread: the descriptors that stay open in a child that it forks. A plain dict, so that taking
 # them out again is one step (_threads.py says why).
 passing: dict[int, tuple[int, ...]] = {}
+# By thread: what a child that it forks calls before the hooks of later imports, and all code of the
+# program's.
+first_in_child: dict[int, Callable[[], None]] = {}
 _whole = RLock()  # held round every fork, and by whoever must not be forked meanwhile
 _guarding = False  # whether forks take it
 
@@ -196,6 +199,9 @@ def _after_fork_in_child() -> None:
     _whole._at_fork_reinit()  # type: ignore[attr-defined]  # typeshed does not know it
     if _concerned:
         _drop()
+    if first_in_child:
+        first_in_child.pop(get_ident(), int)()
+        first_in_child.clear()
 
 
 def _drop() -> None:

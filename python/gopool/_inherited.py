@@ -15,46 +15,42 @@ from __future__ import annotations
 
 import sys
 from _io import BufferedRandom, BufferedReader, BufferedWriter, BytesIO, FileIO, TextIOWrapper
-from collections.abc import Iterator
 
 TYPE_CHECKING = False  # typing is not imported at run time: it costs milliseconds
 if TYPE_CHECKING:
     from typing import Any
 
 _BUFFERED = BufferedReader, BufferedWriter, BufferedRandom
+_STANDARD = "stdin", "stdout", "stderr", "__stdout__", "__stderr__"
 
 
 def renew() -> None:
     """In a child that was just forked beside other threads: free the buffers of the standard
     streams and of logging's files, and multiprocessing's resource tracker.
 
-    No code of the program's runs here. Its other files are its own to look after.
+    Text files of Python's own types only: no code of the program's runs here.
     """
-    for stream in {id(each): each for each in _streams()}.values():
-        buffered = _buffer_of(stream)
-        raw = getattr(buffered, "raw", None)
-        if type(buffered) in _BUFFERED and type(raw) is FileIO and not raw.closed:
-            if type(buffered) is not BufferedReader:
-                buffered.__init__(BytesIO())
-                TextIOWrapper.flush(stream)  # what was printed and not flushed
-            buffered.__init__(raw)
-    tracker = sys.modules.get("multiprocessing.resource_tracker")
-    if tracker is not None:
-        tracker._resource_tracker._lock._at_fork_reinit()
-
-
-def _streams() -> Iterator[TextIOWrapper]:
-    standard = sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__
-    references = list(getattr(sys.modules.get("logging"), "_handlerList", ()))
-    logs = [getattr(reference(), "__dict__", {}).get("stream") for reference in references]
-    stream: Any
-    for stream in (*standard, *logs):
+    streams: list[Any] = [getattr(sys, name, None) for name in _STANDARD]
+    for reference in list(getattr(sys.modules.get("logging"), "_handlerList", ())):
+        streams.append(getattr(reference(), "__dict__", {}).get("stream"))
+    for stream in {id(each): each for each in streams}.values():
         if issubclass(type(stream), TextIOWrapper):
-            yield stream
+            _renew(stream)
+    # Another thread may have been at its import.
+    module = sys.modules.get("multiprocessing.resource_tracker")
+    tracker = getattr(module, "_resource_tracker", None)
+    if tracker is not None:
+        tracker._lock._at_fork_reinit()
 
 
-def _buffer_of(stream: TextIOWrapper) -> Any:
+def _renew(stream: TextIOWrapper) -> None:
+    buffered: Any = TextIOWrapper.buffer.__get__(stream)
+    if type(buffered) not in _BUFFERED or type(buffered.raw) is not FileIO or buffered.raw.closed:
+        return
+    raw = buffered.raw
     try:
-        return TextIOWrapper.buffer.__get__(stream)
-    except ValueError:  # it was detached
-        return None
+        if type(stream) is TextIOWrapper and type(buffered) is not BufferedReader:
+            buffered.__init__(BytesIO())
+            stream.flush()  # drops what was printed and not flushed
+    finally:
+        buffered.__init__(raw)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from _thread import RLock, _count, get_ident
+from _thread import RLock, get_ident
 from collections.abc import Callable
 from functools import partial
 from itertools import chain, starmap
@@ -264,21 +264,26 @@ class ForkPopen(Adopted, popen_fork.Popen):
         the same time, and each waits for the other.
         """
         code = 1
+        # Those that were made in C are counted too.
+        threads = len(sys._current_frames()) > 1
+        if threads:
+            from gopool import _inherited
         self._ends, self._forked = [], []
         self._ends.extend(chain.from_iterable(starmap(os.pipe, ((), ()))))
         parent_r, _, child_r, parent_w = self._ends
         # By the list: whatever else closes them, nothing is closed twice.
         self.finalizer = util.Finalize(self, _fork.close_all, (self._ends,))
         self.sentinel = parent_r
-        threads = _count()  # beside the main one
-        if threads:
-            from gopool import _inherited
-        # By itself: after a fork each function that is called has pages copied, on both sides.
-        self._forked.extend(starmap(os.fork, ((),)))
+        try:
+            if threads:
+                _fork.first_in_child[get_ident()] = _inherited.renew
+            # By itself: after a fork each function that is called has pages copied, on both sides.
+            self._forked.extend(starmap(os.fork, ((),)))
+        finally:
+            if threads:
+                _fork.first_in_child.pop(get_ident(), None)
         if self._forked == [0]:
             try:
-                if threads:
-                    _inherited.renew()
                 if sys.version_info >= (3, 13):
                     atexit._clear()
                     atexit.register(util._exit_function)  # type: ignore[attr-defined]

@@ -78,7 +78,7 @@ if __name__ == "__main__":
 
 
 def test_log_that_a_thread_writes_to(tmp_path: Any) -> None:
-    """What is logged in the child comes after what the parent is at, and neither twice."""
+    """What is logged in the child is not lost, nor what the thread of the parent is at."""
     done = f.run_script(
         tmp_path,
         STUCK
@@ -161,6 +161,94 @@ if __name__ == "__main__":
         flags=QUIET,
     )
     f.assert_silent_success(done, "child\nonce\n")
+
+
+def test_output_of_a_hook_in_the_child(tmp_path: Any) -> None:
+    """What the child's own hooks print is written."""
+    done = f.run_script(
+        tmp_path,
+        """
+import os, sys, threading
+import functions as f
+import gopool
+
+if __name__ == "__main__":
+    leave = threading.Event()
+    threading.Thread(target=leave.wait).start()
+    with open(1, "w", closefd=False) as sys.stdout:
+        os.register_at_fork(after_in_child=lambda: print("hook"))
+        process = gopool.get_context("fork").Process(target=print, args=("child",))
+        process.start()
+        process.join()
+    sys.stdout = sys.__stdout__
+    leave.set()
+""",
+        flags=QUIET,
+    )
+    f.assert_silent_success(done, "hook\nchild\n")
+
+
+def test_fork_by_hand_keeps_what_was_printed(tmp_path: Any) -> None:
+    """Only children of gopool's start with empty buffers, also right after one of them."""
+    done = f.run_script(
+        tmp_path,
+        """
+import os, sys, threading
+import functions as f
+import gopool
+
+if __name__ == "__main__":
+    leave = threading.Event()
+    threading.Thread(target=leave.wait).start()
+    process = gopool.get_context("fork").Process(target=f.square, args=(2,))
+    process.start()
+    process.join()
+    with open(1, "w", closefd=False) as sys.stdout:
+        print("twice")
+        pid = os.fork()
+        if pid == 0:
+            sys.stdout.flush()
+            os._exit(0)
+        os.waitpid(pid, 0)
+    sys.stdout = sys.__stdout__
+    leave.set()
+""",
+        flags=QUIET,
+    )
+    f.assert_silent_success(done, "twice\ntwice\n")
+
+
+def test_nothing_to_renew(tmp_path: Any) -> None:
+    """A child starts also where a stream is not there, or of another kind; so the tracker."""
+    done = f.run_script(
+        tmp_path,
+        """
+import io, logging, sys, threading, types
+import functions as f
+import gopool
+
+class Odd(io.StringIO):
+    @property
+    def buffer(self):
+        raise RuntimeError("asked for its buffer")
+
+if __name__ == "__main__":
+    leave = threading.Event()
+    threading.Thread(target=leave.wait).start()
+    del sys.__stderr__
+    sys.stdin = Odd()
+    logging.root.addHandler(logging.StreamHandler(Odd()))
+    # As another thread finds it that is at the import.
+    sys.modules["multiprocessing.resource_tracker"] = types.ModuleType("half imported")
+    process = gopool.get_context("fork").Process(target=print, args=("child",))
+    process.start()
+    process.join()
+    print(process.exitcode)
+    leave.set()
+""",
+        flags=QUIET,
+    )
+    f.assert_silent_success(done, "child\n0\n")
 
 
 def test_resource_tracker_that_a_thread_is_at(tmp_path: Any) -> None:
