@@ -14,7 +14,9 @@ import "time"
 //   - a worker that runs dry while nothing is queued takes what others have not begun, where that is
 //     worth being woken for;
 //   - what sits behind a task that has become slow goes back to the front of the queue as soon as
-//     any worker has room, and within one or two milliseconds whatever else happens.
+//     any worker has room, and within one or two milliseconds whatever else happens;
+//   - a task never sits behind a younger one, and returns to the queue in its order: so a task that
+//     waits for one submitted before it does not wait for ever.
 
 // SendAhead says whether tasks are sent ahead.
 type SendAhead int
@@ -108,12 +110,18 @@ func (p *Pool) fill(w *worker, now time.Time) {
 	if len(w.leases) > 0 && w.leases[0].timeout() > 0 {
 		return // nothing waits behind a task that may be cut short
 	}
-	for w.state == Busy && p.queue.len() > 0 && len(w.leases) < p.depth() && p.mayGrant(w) {
+	for w.state == Busy && p.queue.len() > 0 && len(w.leases) < p.depth() && p.mayGrant(w) &&
+		!w.holdsYounger(p.queue.peek()) {
 		t := p.next()
 		if t == nil || !p.grant(w, t, now) {
 			return
 		}
 	}
+}
+
+// holdsYounger says whether a task would sit behind a younger one. A worker's leases are in order.
+func (w *worker) holdsYounger(t *Task) bool {
+	return len(w.leases) > 0 && w.leases[len(w.leases)-1].ID > t.ID
 }
 
 func (p *Pool) mayGrant(w *worker) bool {
@@ -312,7 +320,7 @@ func (p *Pool) rescue(now time.Time) {
 // takeBack returns what a worker has not begun to the front of the queue, all but keep tasks.
 func (p *Pool) takeBack(w *worker, keep int) {
 	before := w.ahead()
-	p.queue.pushFront(w.revoke(w.link.TakeBack(keep))...)
+	p.queue.putBack(w.revoke(w.link.TakeBack(keep))...)
 	p.ahead += w.ahead() - before
 	if w.state == Busy && len(w.leases) == 0 { // it had not read even the first
 		p.rest(w)

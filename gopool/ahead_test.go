@@ -3,6 +3,8 @@
 package gopool
 
 import (
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -363,4 +365,88 @@ func TestNoTicksForThoseWhoTell(t *testing.T) {
 	b.advance(time.Second)
 	assert.Len(t, w.unread, 1, "nobody else could do it")
 	assert.True(t, b.sink.alarm.IsZero())
+}
+
+// A task that waits for one that was submitted before it never waits for ever, whatever is sent ahead,
+// taken back and stolen: as where workers take from one queue, in its order.
+func TestTasksThatWaitForEarlierOnes(t *testing.T) {
+	for seed := range uint64(400) {
+		newOrderModel(t, seed).run()
+	}
+}
+
+// orderModel has workers run tasks of which those from `gate` on end only when all before it have.
+type orderModel struct {
+	*fakeClock
+	rng     *rand.Rand
+	gate    TaskID
+	tasks   TaskID
+	crew    []*fakeWorker
+	running map[*fakeWorker]TaskID
+	since   map[*fakeWorker]time.Time
+	done    map[TaskID]bool
+}
+
+func newOrderModel(t *testing.T, seed uint64) *orderModel {
+	rng := rand.New(rand.NewPCG(seed, 3))
+	m := &orderModel{fakeClock: newAheadBench(t), rng: rng, running: map[*fakeWorker]TaskID{},
+		since: map[*fakeWorker]time.Time{}, done: map[TaskID]bool{}}
+	m.pool.cfg.SendAhead = []SendAhead{AheadAuto, AheadAlways}[rng.IntN(2)]
+	m.crew = append(m.crew, m.worker().boot())
+	m.measure(m.crew[0], time.Microsecond)
+	for id := range TaskID(minSamples) {
+		m.done[id+1] = true
+	}
+	for range 1 + rng.IntN(3) {
+		m.crew = append(m.crew, m.worker())
+	}
+	m.gate = minSamples + 2 + TaskID(rng.IntN(30))
+	m.tasks = m.gate + TaskID(rng.IntN(150))
+	return m
+}
+
+func (m *orderModel) run() {
+	for step := 0; len(m.done) < int(m.tasks); step++ {
+		require.Less(m.t, step, 20_000, "%d of %d tasks done, gate %d", len(m.done), m.tasks, m.gate)
+		if submitted := TaskID(m.next); submitted < m.tasks && m.rng.IntN(3) == 0 {
+			m.submit(1 + m.rng.IntN(int(m.tasks-submitted)))
+		}
+		m.advance([]time.Duration{time.Microsecond, 100 * time.Microsecond, 2 * time.Millisecond}[m.rng.IntN(3)])
+		w := m.crew[m.rng.IntN(len(m.crew))]
+		m.step(w)
+		for _, w := range m.crew {
+			if w.busy = 0; m.running[w] != 0 {
+				w.busy = max(1, m.now.Sub(m.since[w]))
+			}
+		}
+	}
+}
+
+// step lets a worker do the next thing of its life.
+func (m *orderModel) step(w *fakeWorker) {
+	id := m.running[w]
+	switch {
+	case m.pool.workers[w.id].state == Starting:
+		w.boot()
+	case id == 0 && len(w.unread) > 0:
+		m.running[w], m.since[w], w.awake = w.begin(), m.now, true
+	case id == 0:
+		w.awake = false
+	case id < m.gate || m.allBefore(m.gate):
+		m.running[w], w.busy = 0, 0
+		m.done[id] = true
+		w.finish(id)
+	}
+	for _, w := range m.pool.workers {
+		require.True(m.t, slices.IsSortedFunc(w.leases, func(a, b *Task) int { return int(a.ID) - int(b.ID) }))
+	}
+}
+
+func (m *orderModel) allBefore(gate TaskID) bool {
+	for id := TaskID(1); id < gate; id++ {
+		if !m.done[id] {
+			return false
+		}
+	}
+	return true
 }

@@ -13,12 +13,16 @@ import (
 // The queue gives tasks in order, those that came back before all others.
 func TestQueueOrder(t *testing.T) {
 	var q taskQueue
-	for id := range TaskID(3) {
-		q.push(&Task{ID: id + 3})
+	for id := range TaskID(5) {
+		q.push(&Task{ID: id + 8})
 	}
-	q.pushFront(&Task{ID: 1}, &Task{ID: 2})
-	require.Equal(t, 5, q.len())
-	for want := TaskID(1); want <= 5; want++ {
+	q.putBack(&Task{ID: 6}, &Task{ID: 7})
+	q.putBack()
+	q.putBack(&Task{ID: 2}, &Task{ID: 5})
+	q.putBack(&Task{ID: 3}, &Task{ID: 4})
+	q.putBack(&Task{ID: 1})
+	require.Equal(t, 12, q.len())
+	for want := TaskID(1); want <= 12; want++ {
 		require.Equal(t, want, q.pop().ID)
 	}
 	require.Nil(t, q.pop())

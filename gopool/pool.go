@@ -357,7 +357,7 @@ func (p *Pool) grant(w *worker, t *Task, now time.Time) bool {
 			p.finish(t, &Outcome{Status: StatusRefused, Failure: &Failure{Text: err.Error()}})
 			return false
 		}
-		p.queue.pushFront(t)
+		p.queue.putBack(t)
 		if !errors.Is(err, ErrLinkFull) {
 			p.fail(w, err.Error())
 		}

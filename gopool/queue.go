@@ -2,10 +2,15 @@
 
 package gopool
 
+import (
+	"cmp"
+	"slices"
+)
+
 // taskQueue holds the tasks that wait for a worker, oldest first.
 //
-// Tasks taken back from a worker return to the front: they are older than all others. The zero
-// value is an empty queue. Not safe for concurrent use; Pool.mu guards it.
+// Tasks taken back from a worker return to the front, each to its place by age among those that were
+// taken back before: they are older than all others. The zero value is an empty queue. Not safe for concurrent use; Pool.mu guards it.
 type taskQueue struct {
 	returned []*Task // taken back, the next one last
 	waiting  []*Task
@@ -20,10 +25,13 @@ func (q *taskQueue) len() int { return len(q.returned) + len(q.waiting) - q.head
 
 func (q *taskQueue) push(t *Task) { q.waiting = append(q.waiting, t) }
 
-// pushFront puts tasks, oldest first, before all others.
-func (q *taskQueue) pushFront(tasks ...*Task) {
-	for i := len(tasks) - 1; i >= 0; i-- {
-		q.returned = append(q.returned, tasks[i])
+// putBack returns tasks that were taken before, oldest first.
+func (q *taskQueue) putBack(tasks ...*Task) {
+	before := len(q.returned)
+	q.returned = append(q.returned, tasks...)
+	slices.Reverse(q.returned[before:])
+	if before > 0 && before < len(q.returned) && q.returned[before].ID > q.returned[before-1].ID {
+		slices.SortFunc(q.returned, func(a, b *Task) int { return cmp.Compare(b.ID, a.ID) })
 	}
 }
 

@@ -273,7 +273,7 @@ func (p *Pool) settleLost(w *worker, exit ExitStatus) {
 			unbegun = append(unbegun, t)
 		}
 	}
-	p.queue.pushFront(unbegun...)
+	p.queue.putBack(unbegun...)
 }
 
 // begun is how many of the leases of an ended worker it had begun: tasks are begun in the order in
