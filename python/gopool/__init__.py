@@ -198,8 +198,3 @@ if not TYPE_CHECKING:  # it would hide every misspelt name from a type checker
 
 
 del TYPE_CHECKING  # CPython's suite takes every public name of the package for an exported one
-
-
-# Its hook in children comes before all that the program registers from now on. Last here: an import
-# amid the others scatters what a fork copies, and made start and join of a Process a tenth slower.
-from gopool import _fork as _fork  # noqa: E402

@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from multiprocessing import context as _twin
 
+from gopool import _fork as _fork  # its hook in children comes before those of the program
 from gopool._mirror import mirror
 
 TYPE_CHECKING = False  # type checkers take it as true; importing typing costs milliseconds

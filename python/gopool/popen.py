@@ -17,6 +17,7 @@ library.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import sys
 from _thread import RLock, get_ident
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _CORE = "gopool._core"
+# How many objects a child may make without a collection; arbitrary: one that does nothing makes 20.
+_OBJECTS_OF_A_CHILD = 200
 _HAS_ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT  # for waitid, which reaps nothing then
 
 # By thread, with its process: where to note the Popen objects that it makes. They are a pool's, who
@@ -264,6 +267,7 @@ class ForkPopen(Adopted, popen_fork.Popen):
         the same time, and each waits for the other.
         """
         code = 1
+        _collect_if_soon_due()
         # Those that were made in C are counted too.
         threads = len(sys._current_frames()) > 1
         if threads:
@@ -315,6 +319,15 @@ class ForkPopen(Adopted, popen_fork.Popen):
                 super().undo()
         finally:
             _fork.close_all(self.__dict__.get("_ends", []))
+
+
+def _collect_if_soon_due() -> None:
+    """Have the youngest objects collected here, once, where each child from now on would do it,
+    which copies their pages.
+    """
+    threshold = gc.get_threshold()[0]
+    if gc.isenabled() and threshold and gc.get_count()[0] > threshold - _OBJECTS_OF_A_CHILD:
+        gc.collect(0)
 
 
 def fork_beside_go(native: Any, fork: Callable[[], None]) -> None:

@@ -554,3 +554,46 @@ def test_child_of_a_thread_while_others_make_pools(tmp_path: Any) -> None:
     """What gopool leaves out of its own forks is in all others."""
     flags = ("-W", "ignore:This process:DeprecationWarning")
     f.assert_silent_success(f.run_script(tmp_path, FORKED_MEANWHILE, flags=flags), "{0}\n")
+
+
+def test_no_child_collects_what_is_due_in_the_parent(tmp_path: Any) -> None:
+    """A collection that is nearly due is the parent's, once; none where the program wants none."""
+    done = f.run_script(
+        tmp_path,
+        """
+import gc, sys
+import functions as f
+import gopool
+
+def collections():
+    return [generation["collections"] for generation in gc.get_stats()]
+
+def fork(wanted, held):
+    gc.enable()
+    gc.collect()
+    held += [[] for _ in range(gc.get_threshold()[0] - 150 - gc.get_count()[0])]
+    if not wanted:
+        gc.disable()
+    before = collections()
+    process = context.Process(target=look, args=(answers,))
+    process.start()
+    process.join()
+    mine, child = collections(), answers.get()
+    print(mine[0] - before[0], [a - b for a, b in zip(child, mine)])
+
+def look(answers):
+    held = [[] for _ in range(140)]
+    answers.put(collections())
+
+if __name__ == "__main__":
+    context = gopool.get_context("fork")
+    answers = context.SimpleQueue()
+    for _ in range(2):  # the first one imports
+        process = context.Process(target=f.square, args=(2,))
+        process.start()
+        process.join()
+    fork(True, [])
+    fork(False, [])
+""",
+    )
+    f.assert_silent_success(done, "1 [0, 0, 0]\n0 [0, 0, 0]\n")
