@@ -450,3 +450,22 @@ func (m *orderModel) allBefore(gate TaskID) bool {
 	}
 	return true
 }
+
+// A pool that is made smaller keeps the worker with the older task: a younger one may wait for what the
+// older one has behind it.
+func TestResizeKeepsTheOlderTask(t *testing.T) {
+	c := newClockBench(t, Limits{Size: 2})
+	c.pool.cfg.SendAhead = AheadAlways
+	younger, older := c.worker().boot(), c.worker()
+	c.submit(1)
+	first := younger.begin()
+	older.boot()
+	c.submit(2)
+	require.Len(t, older.unread, 1)
+	older.begin()
+	younger.finish(first)
+	younger.begin() // the third task, while the second runs
+	c.pool.Resize(1)
+	assert.True(t, c.pool.workers[younger.id].retire)
+	assert.False(t, c.pool.workers[older.id].retire)
+}

@@ -3,6 +3,7 @@
 package gopool
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -54,11 +55,16 @@ func (p *Pool) Resize(size int) {
 	if surplus <= 0 {
 		return
 	}
-	// Idle before starting before busy; of equals the youngest.
+	// Idle before starting before busy; of busy ones that with the youngest task, of equals the youngest.
 	rank := map[WorkerState]int{Idle: 0, Initializing: 1, Starting: 1, Busy: 2}
 	slices.SortFunc(staying, func(a, b *worker) int {
 		if d := rank[a.state] - rank[b.state]; d != 0 {
 			return d
+		}
+		if a.state == Busy { // what an older task waits for goes on
+			if d := cmp.Compare(b.leases[0].ID, a.leases[0].ID); d != 0 {
+				return d
+			}
 		}
 		return int(b.id) - int(a.id)
 	})

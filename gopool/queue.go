@@ -13,6 +13,7 @@ import (
 // taken back before: they are older than all others. The zero value is an empty queue. Not safe for concurrent use; Pool.mu guards it.
 type taskQueue struct {
 	returned []*Task // taken back, the next one last
+	unsorted bool    // returned is yet to be sorted
 	waiting  []*Task
 	head     int // waiting[:head] is taken already
 }
@@ -31,12 +32,21 @@ func (q *taskQueue) putBack(tasks ...*Task) {
 	q.returned = append(q.returned, tasks...)
 	slices.Reverse(q.returned[before:])
 	if before > 0 && before < len(q.returned) && q.returned[before].ID > q.returned[before-1].ID {
+		q.unsorted = true
+	}
+}
+
+// sort is done once for all that was put back at a time.
+func (q *taskQueue) sort() {
+	if q.unsorted {
+		q.unsorted = false
 		slices.SortFunc(q.returned, func(a, b *Task) int { return cmp.Compare(b.ID, a.ID) })
 	}
 }
 
 // peek returns the oldest task without taking it, or nil.
 func (q *taskQueue) peek() *Task {
+	q.sort()
 	switch {
 	case len(q.returned) > 0:
 		return q.returned[len(q.returned)-1]
@@ -48,6 +58,7 @@ func (q *taskQueue) peek() *Task {
 
 // pop takes the oldest task, or returns nil.
 func (q *taskQueue) pop() *Task {
+	q.sort()
 	if n := len(q.returned); n > 0 {
 		t := q.returned[n-1]
 		q.returned[n-1] = nil

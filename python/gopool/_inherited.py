@@ -28,7 +28,7 @@ def renew() -> None:
     """In a child that was just forked beside other threads: free the buffers of the standard
     streams and of logging's files, and multiprocessing's resource tracker.
 
-    Text files of Python's own types only: no code of the program's runs here.
+    Of Python's own types only: no code of the program's runs here.
     """
     streams: list[Any] = [getattr(sys, name, None) for name in _STANDARD]
     for reference in list(getattr(sys.modules.get("logging"), "_handlerList", ())):

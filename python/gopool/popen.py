@@ -20,7 +20,7 @@ import atexit
 import gc
 import os
 import sys
-from _thread import RLock, get_ident
+from _thread import RLock, _count, get_ident
 from collections.abc import Callable
 from functools import partial
 from itertools import chain, starmap
@@ -268,8 +268,8 @@ class ForkPopen(Adopted, popen_fork.Popen):
         """
         code = 1
         _collect_if_soon_due()
-        # Those that were made in C are counted too.
-        threads = len(sys._current_frames()) > 1
+        # Threads made by Python, and those made in C that run Python code.
+        threads = _count() or len(sys._current_frames()) > 1
         if threads:
             from gopool import _inherited
         self._ends, self._forked = [], []
@@ -322,12 +322,14 @@ class ForkPopen(Adopted, popen_fork.Popen):
 
 
 def _collect_if_soon_due() -> None:
-    """Have the youngest objects collected here, once, where each child from now on would do it,
-    which copies their pages.
+    """Have the younger objects collected here, once, where each child from now on would do it,
+    which copies their pages. As Python would: the middle generation in its turn; and where all
+    are due it is left to Python, who would never come to it else.
     """
-    threshold = gc.get_threshold()[0]
-    if gc.isenabled() and threshold and gc.get_count()[0] > threshold - _OBJECTS_OF_A_CHILD:
-        gc.collect(0)
+    young, middle, old = gc.get_count()
+    due, due_middle, due_old = gc.get_threshold()
+    if gc.isenabled() and due and young > due - _OBJECTS_OF_A_CHILD and old <= due_old:
+        gc.collect(int(middle > due_middle))
 
 
 def fork_beside_go(native: Any, fork: Callable[[], None]) -> None:

@@ -556,6 +556,33 @@ def test_child_of_a_thread_while_others_make_pools(tmp_path: Any) -> None:
     f.assert_silent_success(f.run_script(tmp_path, FORKED_MEANWHILE, flags=flags), "{0}\n")
 
 
+def test_older_generations_are_collected_in_a_program_that_forks(tmp_path: Any) -> None:
+    """Where the parent makes few objects between two forks its garbage is found all the same."""
+    done = f.run_script(
+        tmp_path,
+        """
+import gc
+import functions as f
+import gopool
+
+class Cycle:
+    def __init__(self):
+        self.me = self
+
+if __name__ == "__main__":
+    context, held = gopool.get_context("fork"), []
+    for _ in range(120):
+        held = held[-2:] + [[Cycle() for _ in range(150)]]
+        process = context.Process(target=f.square, args=(2,))
+        process.start()
+        process.join()
+    alive = sum(isinstance(each, Cycle) for each in gc.get_objects())
+    print(gc.get_stats()[1]["collections"] > 3, alive < 60 * 150)
+""",
+    )
+    f.assert_silent_success(done, "True True\n")
+
+
 def test_no_child_collects_what_is_due_in_the_parent(tmp_path: Any) -> None:
     """A collection that is nearly due is the parent's, once; none where the program wants none."""
     done = f.run_script(
