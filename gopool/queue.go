@@ -10,7 +10,8 @@ import (
 // taskQueue holds the tasks that wait for a worker, oldest first.
 //
 // Tasks taken back from a worker return to the front, each to its place by age among those that were
-// taken back before: they are older than all others. The zero value is an empty queue. Not safe for concurrent use; Pool.mu guards it.
+// taken back before: they are older than all others. The zero value is an empty queue. Not safe for
+// concurrent use; Pool.mu guards it.
 type taskQueue struct {
 	returned []*Task // taken back, the next one last
 	unsorted bool    // returned is yet to be sorted

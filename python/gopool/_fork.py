@@ -41,8 +41,7 @@ _concerned = False  # whether there was ever anything in these three
 # By thread: the descriptors that stay open in a child that it forks. A plain dict, so that taking
 # them out again is one step (_threads.py says why).
 passing: dict[int, tuple[int, ...]] = {}
-# By thread: what a child that it forks calls before the hooks of later imports, and all code of the
-# program's.
+# By thread: what a child that it forks calls before the hooks that were registered after this one.
 first_in_child: dict[int, Callable[[], None]] = {}
 _whole = RLock()  # held round every fork, and by whoever must not be forked meanwhile
 _guarding = False  # whether forks take it

@@ -138,8 +138,14 @@ if __name__ == "__main__":
     f.assert_silent_success(done, f"0 {1 << 20} 1\n")
 
 
-def test_text_that_a_thread_has_printed_is_the_parents(tmp_path: Any) -> None:
-    """What another thread prints between the flush and the fork is not written by the child too."""
+@pytest.mark.parametrize(
+    ("hook", "output"),
+    [("before", "child\nhook\n"), ("after_in_child", "hook\nchild\n")],
+)
+def test_output_round_the_fork_is_written_once(tmp_path: Any, hook: str, output: str) -> None:
+    """What is printed between the flush and the fork is the parent's to write, and not the child's
+    too; what the child's own hooks print is the child's.
+    """
     done = f.run_script(
         tmp_path,
         """
@@ -151,41 +157,17 @@ if __name__ == "__main__":
     leave = threading.Event()
     threading.Thread(target=leave.wait).start()
     with open(1, "w", closefd=False) as sys.stdout:  # in blocks, as into any file
-        os.register_at_fork(before=lambda: print("once"))
+        os.register_at_fork(**{sys.argv[1]: lambda: print("hook")})
         process = gopool.get_context("fork").Process(target=print, args=("child",))
         process.start()
         process.join()
     sys.stdout = sys.__stdout__
     leave.set()
 """,
+        hook,
         flags=QUIET,
     )
-    f.assert_silent_success(done, "child\nonce\n")
-
-
-def test_output_of_a_hook_in_the_child(tmp_path: Any) -> None:
-    """What the child's own hooks print is written."""
-    done = f.run_script(
-        tmp_path,
-        """
-import os, sys, threading
-import functions as f
-import gopool
-
-if __name__ == "__main__":
-    leave = threading.Event()
-    threading.Thread(target=leave.wait).start()
-    with open(1, "w", closefd=False) as sys.stdout:
-        os.register_at_fork(after_in_child=lambda: print("hook"))
-        process = gopool.get_context("fork").Process(target=print, args=("child",))
-        process.start()
-        process.join()
-    sys.stdout = sys.__stdout__
-    leave.set()
-""",
-        flags=QUIET,
-    )
-    f.assert_silent_success(done, "hook\nchild\n")
+    f.assert_silent_success(done, output)
 
 
 def test_fork_by_hand_keeps_what_was_printed(tmp_path: Any) -> None:
