@@ -168,21 +168,26 @@ _MODULES = frozenset(
 
 def _load(name: str) -> Any:
     """Return the value of a name that is bound at its first use; AttributeError if unknown."""
-    from importlib import import_module
-
     if name in _MODULES:
-        return import_module(f"gopool.{name}")
+        return _import(name)
     if name == "__version__":
         from importlib.metadata import version
 
         return version("gopool")
     if name == "Supervisor":
-        return import_module("gopool.supervisor").Supervisor
+        return _import("supervisor").Supervisor
     if name in ("install", "uninstall"):
-        return getattr(import_module("gopool._install"), name)
+        return getattr(_import("_install"), name)
     if name in __all__:
-        return getattr(import_module("gopool.exceptions"), name)
+        return getattr(_import("exceptions"), name)
     raise AttributeError(f"module 'gopool' has no attribute {name!r}", name=name)
+
+
+def _import(name: str) -> Any:
+    # Here: each import of a private module asks _load() first, and needs no importlib.
+    from importlib import import_module
+
+    return import_module(f"gopool.{name}")
 
 
 if not TYPE_CHECKING:  # it would hide every misspelt name from a type checker

@@ -9,7 +9,6 @@ another inode because the dynamic loader knows files by inode.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
 import os
 import resource
@@ -54,7 +53,7 @@ _begun: tuple[int, bool, set[str], set[int]] | None = None
 
 
 def load() -> Any:
-    """The extension's functions; it is loaded at the first call in a process (5 to 10 ms).
+    """The extension's functions; it is loaded at the first call in a process (some ms).
 
     Raises:
         CoreError: it can't be loaded, or the program has closed its descriptors.
@@ -251,9 +250,10 @@ def warn_unsupervised(obstacle: str) -> None:
 
 def _import() -> ModuleType:
     try:
-        return importlib.import_module(_NAME)
+        __import__(_NAME)  # `from` would read an attribute of the package instead
     except ImportError as error:
         raise CoreError(f"the Go extension can't be loaded: {error}") from error
+    return sys.modules[_NAME]
 
 
 def _import_copy() -> ModuleType:

@@ -815,9 +815,9 @@ class Engine:
         # garbage collection; and each forked child tidies up every Thread object that there is.
         for part in (self._room, self._feed_room, self.backlog, self.maintenance):
             part.untie()
-        regions = sys.modules.get("gopool._regions")
-        if regions is not None and not _engines:
-            regions.warm.drop()
+        warm = getattr(sys.modules.get("gopool._regions"), "warm", None)
+        if warm is not None and not _engines:
+            warm.drop()
 
     # Faces.
 

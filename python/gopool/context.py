@@ -35,6 +35,10 @@ __all__ = ()  # as in the stdlib
 
 mirror(__name__, _twin)
 
+# gopool.popen.ForkPopen once a process was forked: an import statement writes twenty pages each
+# time, which a fork has made dear.
+_fork_popen: Callable[[BaseProcess], ForkPopen] | None = None
+
 # The same module for the names that the stubs of type checkers leave out.
 _private: Any = _twin
 
@@ -106,9 +110,12 @@ class ForkProcess(_OwnProcess, _twin.ForkProcess):
 
     @staticmethod
     def _Popen(process_obj: BaseProcess) -> ForkPopen:
-        from gopool.popen import ForkPopen
+        global _fork_popen
+        if _fork_popen is None:
+            from gopool.popen import ForkPopen
 
-        return ForkPopen(process_obj)
+            _fork_popen = ForkPopen
+        return _fork_popen(process_obj)
 
 
 class SpawnProcess(_OwnProcess, _twin.SpawnProcess):
@@ -286,14 +293,16 @@ _concrete_contexts: dict[str, _twin.BaseContext] = {
 def _import_pool() -> None:
     """Import gopool.pool, and let no garbage collection come in between.
 
-    It would find nothing, and looks at what the program has imported so far: 4 ms of the 50 that a
-    program's first pool takes, and more in a larger program. So what is there afterwards counts as
-    old (only a full collection looks at that), unless the program has frozen something itself.
+    It would find nothing, and looks at what the program has imported so far: a tenth of the time
+    that a program's first pool takes, and more in a larger program. So what is there afterwards
+    counts as old (only a full collection looks at that), unless the program has frozen something
+    itself.
     """
     import gc  # here: `import gopool` brings no module that multiprocessing does not
 
     enabled = gc.isenabled()
-    gc.disable()
+    if enabled:  # else another thread may be here, and will enable it
+        gc.disable()
     try:
         import gopool.pool  # noqa: F401
     finally:

@@ -14,7 +14,7 @@
         +-- PayloadTooLargeError  a message is larger than it may be (also ValueError)
         +-- SupervisorError       a Supervisor's children failed too often
         +-- ForkedChildError      a pool was used in a child of its process (also RuntimeError)
-        +-- CoreError             a bug of gopool's: please report it
+        +-- CoreError             Go can't be loaded or can't watch; else a bug: please report it
 
 All survive pickling with their attributes.
 """
@@ -236,7 +236,9 @@ class ForkedChildError(GopoolError, RuntimeError):
 
 
 class CoreError(GopoolError):
-    """Something that can't happen happened: a bug of gopool's. Please report it."""
+    """Go can't be loaded, or can't watch processes any more: the text says why. With any other text
+    it is a bug of gopool's: please report it.
+    """
 
 
 def amend(error: WorkerLostError | TaskTimeoutError | BrokenPoolError, **learned: str) -> None:

@@ -17,7 +17,6 @@ from multiprocessing import pool as stdlib
 from multiprocessing import util
 
 from gopool import _core, _mirror
-from gopool._chunks import Chunker
 from gopool._engine import CALL, MAP, STARMAP, Engine
 from gopool._faces import QueueFace, TaskHandlerFace, TaskQueueFace
 from gopool._feeder import Window
@@ -502,6 +501,8 @@ def _map_in_time(
     error_callback: Callable[[BaseException], object] | None,
 ) -> ChunkedMapResult:
     """A map whose chunks are sized by time."""
+    from gopool._chunks import Chunker  # most programs never need it
+
     chunker = Chunker(self._processes, len(items))
     result = ChunkedMapResult(
         self,
@@ -564,6 +565,8 @@ def _imap(
         mode = CALL
         items = zip(zip(iterable), repeat({})) if quick else _single_arguments(iterable)
     elif size == AUTO:
+        from gopool._chunks import Chunker
+
         length = len(iterable) if isinstance(iterable, Sized) else None
         window = job.chunker = Chunker(
             self._processes, length, stream=True, buffersize=buffersize

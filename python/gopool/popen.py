@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 _CORE = "gopool._core"
 # How many objects a child may make without a collection; arbitrary: one that does nothing makes 20.
 _OBJECTS_OF_A_CHILD = 200
+# With so few young objects no collection is near, by a threshold of 700 or more; where a program
+# has chosen a smaller one, its children collect.
+_FEW_OBJECTS = 700 - _OBJECTS_OF_A_CHILD
 _HAS_ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT  # for waitid, which reaps nothing then
 
 # By thread, with its process: where to note the Popen objects that it makes. They are a pool's, who
@@ -75,8 +78,9 @@ def readable(fd: int, timeout: float | None) -> bool:
 
 def loaded_go() -> Any:
     """Go's functions where they are loaded and can watch a process, else None."""
-    core = sys.modules.get(_CORE)
-    return None if core is None else core.at_hand()
+    # The module has no such function while another thread is importing it.
+    at_hand = getattr(sys.modules.get(_CORE), "at_hand", None)
+    return None if at_hand is None else at_hand()
 
 
 class Adopted:
@@ -267,7 +271,8 @@ class ForkPopen(Adopted, popen_fork.Popen):
         the same time, and each waits for the other.
         """
         code = 1
-        _collect_if_soon_due()
+        if gc.get_count()[0] > _FEW_OBJECTS:
+            _collect_if_soon_due()
         # Threads made by Python, and those made in C that run Python code.
         threads = _count() or len(sys._current_frames()) > 1
         if threads:

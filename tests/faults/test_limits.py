@@ -93,6 +93,33 @@ if __name__ == "__main__":
     f.assert_silent_success(done, "True []\n")
 
 
+def test_workers_with_a_limit_of_their_own(tmp_path: Any, start_method: str) -> None:
+    """An initializer may set RLIMIT_AS: a first pool's workers do not have Go's address space."""
+    done = f.run_script(
+        tmp_path,
+        f"""
+import resource, sys
+import gopool
+
+def limit():
+    {SPACE}
+
+def fill(size):
+    return len(bytearray(size))
+
+if __name__ == "__main__":
+    with gopool.get_context(sys.argv[1]).Pool(2, limit) as pool:
+        print(pool.map(fill, [300_000_000] * 4, chunksize=1))
+        try:
+            pool.apply(fill, (700_000_000,))
+        except MemoryError:
+            print("refused")
+""",
+        start_method,
+    )
+    assert (done.stdout, done.stderr) == (f"{[300_000_000] * 4}\nrefused\n", "")
+
+
 @pytest.mark.parametrize("spare, enough", [(4, False), (64, True)])
 def test_obstacle_counts_threads(
     monkeypatch: pytest.MonkeyPatch, spare: int, enough: bool

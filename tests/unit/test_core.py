@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
 import functions as f
+import gopool
 from gopool import _core, _engine, exceptions
 
 
@@ -100,6 +103,24 @@ def test_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(found) == 4
     assert all(native is found[0] for native in found)
     assert _core.loaded()
+
+
+def test_modules_that_another_thread_is_importing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looks for a module goes on without it where it is there, and has nothing yet."""
+    for name in ("gopool._core", "gopool._regions"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    context = gopool.get_context("fork")
+    process = context.Process(target=f.square, args=(2,))
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0
+    raised: list[Any] = []
+    monkeypatch.setattr(_engine, "_engines", WeakSet())  # so that this is the last pool to go
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    with context.Pool(1) as pool:
+        assert pool.apply(f.square, (2,)) == 4
+    pool.join()
+    assert not raised
 
 
 def test_stats_text_of_counters(monkeypatch: pytest.MonkeyPatch) -> None:
