@@ -61,17 +61,22 @@ def test_the_worker_stands_alone(path: Path) -> None:
         assert inside or top in allowed, f"{path.name} imports {name}"
 
 
+def _printed_by(code: str) -> str:
+    """What a fresh interpreter prints that runs the code, and nothing on stderr."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd="/"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 def _loaded_after(statement: str) -> tuple[set[str], int]:
     """Modules and threads that a fresh interpreter has after a statement."""
     code = (
         f"{statement}\nimport os, sys\n"
         "print(len(os.listdir('/proc/self/task')), *sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd="/"
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    threads, *modules = done.stdout.split()
+    threads, *modules = _printed_by(code).split()
     return set(modules), int(threads)
 
 
@@ -144,7 +149,18 @@ def test_first_pool_without_collections(enabled: bool) -> None:
         "context._import_pool()\n"
         "assert gc.get_freeze_count() == frozen > 0\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd="/"
+    assert _printed_by(code) == ""
+
+
+def test_first_pools_of_two_threads_leave_the_collector_on() -> None:
+    """Another thread, which has disabled it for its own first pool, enables it at that moment."""
+    code = (
+        "import gc, gopool\n"
+        "from gopool import context\n"
+        "asked = gc.isenabled\n"
+        "gc.disable()\n"
+        "gc.isenabled = lambda: (asked(), gc.enable())[0]\n"
+        "context._import_pool()\n"
+        "print(asked())\n"
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert _printed_by(code) == "True\n"
